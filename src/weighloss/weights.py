@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .errors import InvalidInputError
+
+
+IGNORE_INDEX = -100
+LABEL_COLUMNS = ("label", "labels", "label_ids")  # what transformers' collators take for the labels
+
+
+@dataclass(frozen=True, eq=False)
+class ClassWeights:
+    r"""One weight per class, in the gauge Σ n_c·w_c = Σ n_c: the mean weight over the training labels is 1.
+
+    Only the ratios of the weights matter, and one number, `ratio`, spans the family. For two classes it is
+    w_r = w_positive / w_negative, and the natural ratio is n_negative / n_positive. For K classes w_c ∝ n_c^(−α), with α
+    such that the rarest and the commonest class stand at `ratio`; the natural ratio n_max / n_min is α = 1. At the
+    natural ratio the weights are those of scikit-learn's `class_weight="balanced"`.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (n_classes,), int64
+        Number of training labels of each class.
+    weights : ndarray of shape (n_classes,), float64
+        Weight of each class.
+    ratio : float
+        w_positive / w_negative, or w_rarest / w_commonest with more than two classes.
+    natural_ratio : float
+        The ratio at which every class contributes the same to the loss.
+    positive_label : int
+        Id of the class whose precision and recall are looked at; it gives `ratio` its direction for two classes.
+
+    References
+    ----------
+    King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2).
+
+    Examples
+    --------
+    >>> class_weights = ClassWeights.from_counts([88, 12])
+    >>> round(class_weights.natural_ratio, 2)
+    7.33
+    >>> class_weights.weights.round(3).tolist()
+    [0.568, 4.167]
+    >>> ClassWeights.from_counts([88, 12], ratio=1).weights.tolist()
+    [1.0, 1.0]
+    """
+
+    counts: np.ndarray
+    weights: np.ndarray
+    ratio: float
+    natural_ratio: float
+    positive_label: int = 1
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: Sequence[int] | np.ndarray,
+        ratio: float | None = None,
+        positive_label: int = 1,
+        weights: Sequence[float] | np.ndarray | None = None,
+    ) -> ClassWeights:
+        """Class weights from the number of training labels of each class.
+
+        Parameters
+        ----------
+        counts : sequence of int of shape (n_classes,)
+            Number of training labels, by class id. With more than two classes some may be 0: such a class contributes
+            nothing to the training loss and gets the weight of the rarest class that is there.
+        ratio : float, optional
+            The weight ratio w_r; the natural ratio when None.
+        positive_label : int, default 1
+            Id of the positive class.
+        weights : sequence of float of shape (n_classes,), optional
+            Explicit weights, up to a common factor; they override the family, and `ratio` is read off them.
+
+        Raises
+        ------
+        InvalidInputError
+            For fewer than two classes with labels, a ratio or weight that is not a positive finite number, a ratio
+            other than 1 for more than two classes of the same size, or a positive label that is not a class.
+        """
+        counts = _checked_counts(counts)
+        if not 0 <= positive_label < len(counts):
+            raise InvalidInputError(
+                f"positive_label={positive_label} is not a class: the training labels have {len(counts)} classes, "
+                f"so write an id from 0 to {len(counts) - 1}."
+            )
+        # A class that is not there counts like the rarest that is: any weight does for the training loss.
+        sizes = np.where(counts > 0, counts, counts[counts > 0].min()).astype(np.float64)
+        binary = len(counts) == 2
+        high, low = (positive_label, 1 - positive_label) if binary else (sizes.argmin(), sizes.argmax())
+        natural_ratio = float(sizes[low] / sizes[high])
+
+        if weights is not None:
+            if ratio is not None:
+                raise InvalidInputError(
+                    f"weight_ratio={ratio} and explicit class weights were both given: write one of them."
+                )
+            log_weights = np.log(_checked_weights(weights, len(counts)))
+        else:
+            ratio = natural_ratio if ratio is None else checked_ratio(ratio)
+            if binary:
+                log_weights = np.zeros(2)
+                log_weights[positive_label] = math.log(ratio)
+            elif natural_ratio == 1:
+                if ratio != 1:
+                    raise InvalidInputError(
+                        f"weight_ratio={ratio} has no meaning here: all {len(counts)} classes have {counts.max()} labels, "
+                        "so none is the rarest; write weight_ratio=1 or explicit class_weights."
+                    )
+                log_weights = np.zeros(len(counts))
+            else:
+                alpha = math.log(ratio) / math.log(natural_ratio)
+                log_weights = -alpha * np.log(sizes)
+
+        relative = np.exp(log_weights - log_weights.max())  # at most 1, so that no ratio overflows
+        return cls(
+            counts=counts,
+            weights=relative * (counts.sum() / (counts @ relative)),
+            ratio=ratio if ratio is not None else float(np.exp(log_weights[high] - log_weights[low])),
+            natural_ratio=natural_ratio,
+            positive_label=positive_label,
+        )
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        label_column: str | None = None,
+        ratio: float | None = None,
+        positive_label: int | str = 1,
+        weights: Sequence[float] | np.ndarray | None = None,
+    ) -> ClassWeights:
+        """Class weights from the labels of a `datasets.Dataset`.
+
+        Reads only the label column, batch by batch from Arrow, in constant memory; the rows that `select`, `shuffle`,
+        `filter` or `train_test_split` left out do not count.
+
+        Parameters
+        ----------
+        dataset : datasets.Dataset, or any sized dataset whose items are mappings with a label
+        label_column : str, optional
+            The label column; found as the Trainer finds it (`label`, `labels` or `label_ids`) when None.
+        positive_label : int or str, default 1
+            Id of the positive class, or its name where the column is a `ClassLabel`.
+        ratio, weights
+            As for `from_counts`.
+
+        Raises
+        ------
+        InvalidInputError
+            As `from_counts`, and when there is no label column, a label is not an integer class id, or no class has
+            the name `positive_label`.
+        """
+        counts = count_labels(dataset, label_column)
+        return cls.from_counts(counts, ratio, label_id(positive_label, label_names(dataset, label_column)), weights)
+
+
+def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 100.0) -> list[float]:
+    """The ratios of a sweep: log-spaced from natural/span to natural·span, with the natural ratio and w_r = 1 among them.
+
+    Parameters
+    ----------
+    natural_ratio : float
+    num_ratios : int, default 13
+        Number of log-spaced ratios; w_r = 1 comes on top of them where it is none of them.
+    ratio_span : float, default 100
+        The outermost ratios are the natural one divided and multiplied by this factor.
+
+    Returns
+    -------
+    list of float, ascending.
+
+    Raises
+    ------
+    InvalidInputError
+        For num_ratios < 2 or a span that is not a finite number above 1.
+    """
+    if num_ratios < 2:
+        raise InvalidInputError(f"num_ratios={num_ratios} makes no sweep: write at least 2.")
+    if not (1 < ratio_span < math.inf):
+        raise InvalidInputError(f"ratio_span={ratio_span} spans nothing: write a finite number above 1, such as 100.")
+    factors = np.geomspace(1 / ratio_span, ratio_span, num_ratios)
+    if num_ratios % 2:
+        factors[num_ratios // 2] = 1  # the natural ratio itself, not its rounding neighbour
+    return unique_ratios([*(natural_ratio * factors), natural_ratio, 1.0])
+
+
+def unique_ratios(ratios: Sequence[float]) -> list[float]:
+    """The ratios checked, ascending, each once (to a relative 1e-9)."""
+    kept: list[float] = []
+    for ratio in sorted(checked_ratio(ratio) for ratio in ratios):
+        if not kept or not math.isclose(ratio, kept[-1], rel_tol=1e-9):
+            kept.append(ratio)
+    return kept
+
+
+def checked_ratio(ratio: float) -> float:
+    """The ratio as a float, or an InvalidInputError where it is not a positive finite number."""
+    if not isinstance(ratio, (int, float, np.number)) or not 0 < float(ratio) < math.inf:
+        raise InvalidInputError(
+            f"weight_ratio={ratio!r} is no weight ratio: write a positive finite number, or None for the natural ratio."
+        )
+    return float(ratio)
+
+
+def count_labels(dataset: Any, label_column: str | None = None, num_classes: int = 0) -> np.ndarray:
+    """Number of labels of each class, −100 left out.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset, or any sized dataset whose items are mappings with a label
+        Of a `datasets.Dataset` only the label column is read, batch by batch from Arrow. Any other dataset is iterated
+        over once.
+    label_column : str, optional
+        The label column; `label`, `labels` or `label_ids` when None.
+    num_classes : int, default 0
+        Least length of the result, for classes without labels.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,), int64.
+
+    Raises
+    ------
+    InvalidInputError
+        When the dataset has no length or no label column, or a label is not an integer class id.
+    """
+    if not hasattr(dataset, "__len__"):
+        raise InvalidInputError(
+            f"the labels of a {type(dataset).__name__} cannot be counted without consuming it: give the number of "
+            "labels of each class as class_counts, for example class_counts=[8800, 1200]."
+        )
+    column = _label_column(dataset, label_column)
+    if names := label_names(dataset, column):
+        num_classes = max(num_classes, len(names))
+    counts = np.zeros(num_classes, dtype=np.int64)
+    for labels in _label_batches(dataset, column):
+        labels = labels[labels != IGNORE_INDEX]
+        if labels.size and labels.min() < 0:
+            raise InvalidInputError(
+                f"label {labels.min()} in column {column!r} is not a class id: write ids from 0, or −100 for a label to ignore."
+            )
+        batch = np.bincount(labels, minlength=len(counts))
+        batch[: len(counts)] += counts
+        counts = batch
+    return counts
+
+
+def label_names(dataset: Any, label_column: str | None = None) -> list[str] | None:
+    """The class names of a `ClassLabel` column, None where the dataset has none."""
+    feature = (getattr(dataset, "features", None) or {}).get(_label_column(dataset, label_column))
+    feature = getattr(feature, "feature", feature)  # the labels of tokens are a list of ClassLabel
+    return list(feature.names) if hasattr(feature, "names") else None
+
+
+def label_id(label: int | str, names: Sequence[str] | None) -> int:
+    """The id of a label given by name or id.
+
+    Raises
+    ------
+    InvalidInputError
+        When no class has that name.
+    """
+    if names and label in names:
+        return list(names).index(str(label))
+    try:
+        return int(label)
+    except ValueError:
+        known = f"the classes are {', '.join(map(repr, names))}" if names else "the classes have no names here, only ids"
+        raise InvalidInputError(
+            f"positive_label={label!r} is not a class: {known}; write one of them or an id."
+        ) from None
+
+
+def _label_column(dataset: Any, label_column: str | None) -> str:
+    columns = getattr(dataset, "column_names", None) or (list(dataset[0]) if len(dataset) else [])
+    wanted = LABEL_COLUMNS if label_column is None else (label_column,)
+    for column in wanted:
+        if column in columns:
+            return column
+    raise InvalidInputError(
+        f"the dataset has no label column {' or '.join(map(repr, wanted))}: its columns are "
+        f"{', '.join(map(repr, columns)) or 'none'}; rename one to 'label' or name it as the label column."
+    )
+
+
+def _label_batches(dataset: Any, column: str) -> Any:
+    """The labels as int64 arrays, one per batch."""
+    if hasattr(dataset, "select_columns"):
+        labels = dataset.select_columns(column).with_format("arrow")
+        for table in labels.iter(batch_size=1_000_000):
+            yield _integers(table.column(0).combine_chunks(), column)
+    else:
+        for start in range(0, len(dataset), 10_000):
+            items = [np.ravel(dataset[i][column]) for i in range(start, min(start + 10_000, len(dataset)))]
+            yield _integers(pa.array(np.concatenate(items)), column)
+
+
+def _integers(labels: pa.Array, column: str) -> np.ndarray:
+    while pa.types.is_list(labels.type) or pa.types.is_large_list(labels.type):
+        labels = labels.flatten()
+    if labels.null_count:
+        raise InvalidInputError(f"column {column!r} has {labels.null_count} empty labels: drop or fill those rows first.")
+    if pa.types.is_boolean(labels.type):
+        labels = labels.cast(pa.int8())
+    if not pa.types.is_integer(labels.type):
+        raise InvalidInputError(
+            f"column {column!r} holds {labels.type} values, not class ids: turn names into ids with "
+            f"dataset.class_encode_column({column!r})."
+        )
+    return labels.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+
+
+def _checked_counts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    counts = np.asarray(counts)
+    if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise InvalidInputError(
+            f"counts must be one whole number of labels per class, such as [8800, 1200], not {counts.tolist()!r}."
+        )
+    if (present := np.flatnonzero(counts)).size < 2:
+        found = f"all {counts.sum()} labels are of class {present[0]}" if present.size else "there is no label"
+        raise InvalidInputError(
+            f"the training data must have labels of at least two classes, but {found}: check the label column and how the data was split."
+        )
+    return counts.astype(np.int64)
+
+
+def _checked_weights(weights: Sequence[float] | np.ndarray, num_classes: int) -> np.ndarray:
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (num_classes,) or not np.isfinite(array).all() or (array <= 0).any():
+        raise InvalidInputError(
+            f"class weights must be {num_classes} positive finite numbers, one per class, not {array.tolist()!r}."
+        )
+    return array

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax
+from transformers.trainer_pt_utils import LabelSmoother
+
+from weighloss import InvalidInputError, weighted_cross_entropy
+
+
+def batch(seed: int, size: int, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, classes, generator=generator, dtype=torch.float64) * 3
+    labels = torch.randint(classes, (size,), generator=generator)
+    weights = torch.rand(classes, generator=generator, dtype=torch.float64) * 10 + 0.01
+    return logits, labels, weights
+
+
+def reference(logits, labels, weights, smoothing=0.0) -> float:
+    """The formula in float64 numpy and scipy."""
+    logits, labels, weights = (np.asarray(array) for array in (logits, labels, weights))
+    kept = labels != -100
+    log_p = log_softmax(logits[kept].astype(np.float64), axis=-1)
+    own = -log_p[np.arange(kept.sum()), labels[kept]]
+    return float((weights[labels[kept]] * ((1 - smoothing) * own - smoothing * log_p.mean(-1))).sum() / kept.sum())
+
+
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 40), classes=st.integers(2, 6), smoothing=st.floats(0, 0.5))
+@settings(deadline=None)
+def test_the_loss_is_the_formula(seed, size, classes, smoothing):
+    logits, labels, weights = batch(seed, size, classes)
+    loss = weighted_cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+    assert loss.item() == pytest.approx(reference(logits, labels, weights, smoothing), rel=1e-9)
+
+
+@given(seed=st.integers(0, 10**6), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_cutting_a_step_into_micro_batches_changes_nothing(seed, sizes):
+    logits, labels, weights = batch(seed, sum(sizes), 3)
+    whole = weighted_cross_entropy(logits, labels, weights)
+    parts = zip(logits.split(sizes), labels.split(sizes), strict=True)
+    cut = sum(weighted_cross_entropy(x, y, weights, num_items=sum(sizes)) for x, y in parts)
+    assert cut.item() == pytest.approx(whole.item(), rel=1e-12)
+
+
+def test_torchs_own_weighted_mean_loses_its_weights_in_single_item_micro_batches():
+    logits, labels, weights = batch(0, 16, 2)
+    logits.requires_grad_()
+    plain = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, labels), logits)[0]
+    torchs = sum(
+        torch.nn.functional.cross_entropy(logits[i : i + 1], labels[i : i + 1], weight=weights) / 16 for i in range(16)
+    )
+    ours = sum(weighted_cross_entropy(logits[i : i + 1], labels[i : i + 1], weights, num_items=16) for i in range(16))
+    assert torch.allclose(torch.autograd.grad(torchs, logits, retain_graph=True)[0], plain)
+    weighted = torch.autograd.grad(ours, logits)[0]
+    assert torch.allclose(weighted, plain * weights[labels][:, None])
+
+
+def test_unweighted_it_is_torchs_cross_entropy_in_loss_and_gradient():
+    logits, labels, _ = batch(1, 32, 4)
+    logits = logits.float().requires_grad_()
+    ours = weighted_cross_entropy(logits, labels, torch.ones(4))
+    torchs = torch.nn.functional.cross_entropy(logits, labels)
+    assert ours.item() == pytest.approx(torchs.item(), rel=1e-6)
+    difference = torch.autograd.grad(ours, logits)[0] - torch.autograd.grad(torchs, logits)[0]
+    assert difference.abs().max() < 1e-7
+
+
+def test_unweighted_label_smoothing_is_the_trainers():
+    logits, labels, _ = batch(2, 32, 4)
+    labels[::5] = -100
+    ours = weighted_cross_entropy(logits, labels, torch.ones(4), label_smoothing=0.1)
+    trainers = LabelSmoother(epsilon=0.1)({"logits": logits}, labels.clone())
+    assert ours.item() == pytest.approx(trainers.item(), rel=1e-6)
+
+
+def test_labels_of_minus_100_count_neither_above_nor_below_the_line():
+    logits, labels, weights = batch(3, 24, 3)
+    ignored = labels.clone()
+    ignored[10:] = -100
+    kept = weighted_cross_entropy(logits[:10], labels[:10], weights)
+    shaped = weighted_cross_entropy(logits.reshape(4, 6, 3), ignored.reshape(4, 6), weights)
+    assert shaped.item() == pytest.approx(kept.item(), rel=1e-12)
+
+
+def test_a_batch_in_which_no_label_counts_has_loss_and_gradient_zero():
+    logits = torch.randn(4, 2, requires_grad=True)
+    loss = weighted_cross_entropy(logits, torch.full((4,), -100), torch.ones(2))
+    loss.backward()
+    assert loss.item() == 0
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_of_low_precision_logits_is_computed_in_float32(dtype):
+    logits, labels, weights = batch(4, 512, 2)
+    low = logits.to(dtype)
+    loss = weighted_cross_entropy(low, labels, weights.float())
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(reference(low.double(), labels, weights), rel=1e-6)
+
+
+def test_logits_and_weights_of_different_numbers_of_classes_are_refused():
+    with pytest.raises(InvalidInputError, match="num_labels=3"):
+        weighted_cross_entropy(torch.randn(4, 2), torch.zeros(4, dtype=torch.long), torch.ones(3))

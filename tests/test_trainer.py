@@ -1,0 +1,292 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import collate, make_data, make_model, parameters, quiet_args
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_losses import reference
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from weighloss import ClassWeights, InvalidInputError, WeightedLossConfig, WeightedLossTrainer
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradient of every optimizer step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.steps.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]).clone())
+
+
+def make_trainer(trainer_class, path, data, model=None, config=None, **kwargs):
+    """A trainer whose micro-batch × accumulation is 16, without what makes two trainings differ for other reasons."""
+    given = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1, "max_grad_norm": 0.0, "logging_steps": 1}
+    given |= {"per_device_train_batch_size": 16, "per_device_eval_batch_size": 16} | (config or {})
+    config_class = WeightedLossConfig if trainer_class is WeightedLossTrainer else TrainingArguments
+    return trainer_class(
+        model=model or make_model(dropout=0.0),
+        args=config_class(str(path), **quiet_args(**given)),
+        train_dataset=data,
+        data_collator=collate,
+        **kwargs,
+    )
+
+
+def losses(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_at_ratio_one_losses_gradients_and_parameters_are_the_base_trainers(tmp_path, train_data, eval_data, smoothing):
+    runs = {}
+    for trainer_class, config in ((Trainer, {}), (WeightedLossTrainer, {"weight_ratio": 1.0})):
+        gradients = Gradients()
+        config = config | {"label_smoothing_factor": smoothing}
+        trainer = make_trainer(
+            trainer_class, tmp_path, train_data, config=config, eval_dataset=eval_data, callbacks=[gradients]
+        )
+        trainer.train()
+        runs[trainer_class] = losses(trainer), gradients.steps, parameters(trainer.model), trainer.evaluate()["eval_loss"]
+    base, ours = runs[Trainer], runs[WeightedLossTrainer]
+    assert len(base[0]) == 12
+    assert ours[0] == pytest.approx(base[0], abs=1e-6)
+    assert max((a - b).abs().max() for a, b in zip(base[1], ours[1], strict=True)) < 1e-6
+    assert (base[2] - ours[2]).abs().max() < 1e-6
+    assert ours[3] == pytest.approx(base[3], abs=1e-6)
+
+
+@pytest.mark.parametrize(("micro_batch", "accumulation"), [(1, 16), (4, 4), (5, 3)])
+def test_cutting_a_step_into_micro_batches_changes_nothing(tmp_path, train_data, micro_batch, accumulation):
+    """Against the base Trainer on whole steps: with accumulation it multiplies the loss by the number of micro-batches."""
+    rows = train_data.select(range(181))  # the last step is incomplete
+    runs = {}
+    for trainer_class, config in (
+        (Trainer, {"per_device_train_batch_size": micro_batch * accumulation}),
+        (
+            WeightedLossTrainer,
+            {"per_device_train_batch_size": micro_batch, "gradient_accumulation_steps": accumulation, "weight_ratio": 1.0},
+        ),
+    ):
+        trainer = make_trainer(trainer_class, tmp_path, rows, config=config)
+        trainer.train()
+        runs[trainer_class] = losses(trainer), parameters(trainer.model)
+    assert runs[WeightedLossTrainer][0] == pytest.approx(runs[Trainer][0], abs=1e-6)
+    assert (runs[Trainer][1] - runs[WeightedLossTrainer][1]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("ratio", [0.05, 60.0])
+def test_cutting_a_weighted_step_into_micro_batches_changes_nothing(tmp_path, train_data, ratio):
+    results = []
+    for micro_batch, accumulation in ((16, 1), (4, 4), (1, 16)):
+        config = {
+            "per_device_train_batch_size": micro_batch,
+            "gradient_accumulation_steps": accumulation,
+            "weight_ratio": ratio,
+        }
+        trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config)
+        trainer.train()
+        results.append(parameters(trainer.model))
+    unweighted = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 1.0})
+    unweighted.train()
+    assert (results[0] - parameters(unweighted.model)).abs().max() > 1e-3
+    assert max((result - results[0]).abs().max() for result in results[1:]) < 1e-6
+
+
+def test_the_weighted_loss_of_training_and_evaluation_is_the_formula_on_the_models_logits(tmp_path, train_data, eval_data):
+    trainer = make_trainer(
+        WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 9.0, "learning_rate": 0.0}, eval_dataset=eval_data
+    )
+    trainer.train()
+    counts = np.bincount(train_data["label"][:])
+    weights = np.array([1, 9.0]) * counts.sum() / (counts @ [1, 9.0])
+
+    def logits(rows):
+        batch = collate(list(rows))
+        labels = batch.pop("labels")
+        with torch.no_grad():
+            return trainer.model.eval()(**batch).logits, labels
+
+    assert np.mean(losses(trainer)) == pytest.approx(reference(*logits(train_data), weights), abs=1e-6)
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] == pytest.approx(reference(*logits(eval_data), weights), abs=1e-6)
+    assert metrics["eval_plain_loss"] == pytest.approx(reference(*logits(eval_data), [1, 1]), abs=1e-6)
+
+
+def test_eval_losses_do_not_depend_on_the_eval_batch_size(tmp_path, train_data, eval_data):
+    metrics = []
+    for size in (7, 100):
+        config = {"weight_ratio": 9.0, "per_device_eval_batch_size": size}
+        trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config)
+        metrics.append(trainer.evaluate(eval_data))
+    for name in ("eval_loss", "eval_plain_loss"):
+        assert metrics[0][name] == pytest.approx(metrics[1][name], abs=1e-6)
+
+
+@given(scale=st.floats(1e-6, 1e6))
+@settings(max_examples=3, deadline=None)
+def test_scaling_explicit_weights_changes_no_parameter(tmp_path_factory, train_data, scale):
+    results = []
+    for factor in (1, scale):
+        config = {"class_weights": [1.0 * factor, 7.0 * factor]}
+        trainer = make_trainer(WeightedLossTrainer, tmp_path_factory.mktemp("out"), train_data, config=config)
+        trainer.train()
+        results.append(parameters(trainer.model))
+    assert (results[0] - results[1]).abs().max() < 1e-6
+
+
+def test_plain_training_arguments_train_at_the_natural_ratio(tmp_path, train_data, eval_data):
+    trainer = WeightedLossTrainer(
+        model=make_model(), args=TrainingArguments(str(tmp_path), **quiet_args()), train_dataset=train_data, eval_dataset=eval_data
+    )
+    natural = ClassWeights.from_dataset(train_data)
+    assert trainer.class_weights.ratio == natural.natural_ratio
+    assert trainer.class_weights.weights.tolist() == natural.weights.tolist()
+
+
+def test_the_ratio_is_read_from_the_arguments_when_it_is_used(tmp_path, train_data, eval_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 1.0})
+    unweighted = trainer.evaluate(eval_data)
+    trainer.args.weight_ratio = 30.0
+    weighted = trainer.evaluate(eval_data)
+    assert weighted["eval_loss"] != pytest.approx(unweighted["eval_loss"], abs=1e-3)
+    assert weighted["eval_plain_loss"] == unweighted["eval_plain_loss"]
+
+
+def test_without_compute_metrics_precision_recall_and_counts_of_the_positive_label_are_reported(
+    tmp_path, train_data, eval_data
+):
+    config = {"positive_label": "ham"}
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config, eval_dataset=eval_data)
+    metrics = trainer.evaluate()
+    labels = np.array(eval_data["label"][:])
+    predicted = trainer.predict(eval_data).predictions.argmax(-1)
+    assert metrics["eval_tp"] == ((predicted == 0) & (labels == 0)).sum()
+    assert metrics["eval_fn"] == ((predicted != 0) & (labels == 0)).sum()
+    assert metrics["eval_tp"] + metrics["eval_fp"] + metrics["eval_fn"] + metrics["eval_tn"] == len(labels)
+    assert metrics["eval_accuracy"] == (predicted == labels).mean()
+
+
+def test_predict_returns_the_labels(tmp_path, train_data, eval_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data)
+    prediction = trainer.predict(eval_data)
+    assert prediction.label_ids.tolist() == eval_data["label"][:]
+    assert "test_plain_loss" in prediction.metrics
+
+
+def test_unlabelled_data_are_predicted(tmp_path, train_data, eval_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data)
+    trainer.data_collator = lambda rows: {k: v for k, v in collate([r | {"label": 0} for r in rows]).items() if k != "labels"}
+    prediction = trainer.predict(eval_data.remove_columns("label"))
+    assert prediction.predictions.shape == (100, 2)
+    assert prediction.label_ids is None
+
+
+def test_the_model_does_not_compute_a_loss_of_its_own(tmp_path, train_data):
+    seen = []
+
+    class Model(BertForSequenceClassification):
+        def forward(self, input_ids=None, attention_mask=None, labels=None):  # and it takes no **kwargs
+            seen.append(labels)
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+
+    model = Model(make_model().config)
+    config = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "weight_ratio": 5.0}
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, model=model, config=config)
+    trainer.train()
+    assert len(seen) == 48
+    assert all(labels is None for labels in seen)
+
+
+def test_a_saved_model_says_how_it_was_weighted_and_loads_without_weighloss(tmp_path, train_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 5.0})
+    trainer.save_model()
+    config = json.loads((tmp_path / "config.json").read_text())
+    counts = np.bincount(train_data["label"][:]).tolist()
+    assert config["class_counts"] == counts
+    assert config["natural_ratio"] == counts[0] / counts[1]
+    assert config["weight_ratio"] == 5.0
+    assert config["class_weights"] == trainer.class_weights.weights.tolist()
+    assert config["positive_label"] == 1
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(parameters(loaded), parameters(trainer.model))
+
+
+def test_a_saved_models_counts_weigh_its_evaluation(tmp_path, train_data, eval_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 5.0}, eval_dataset=eval_data)
+    trainer.save_model()
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    again = make_trainer(WeightedLossTrainer, tmp_path, None, loaded, {"weight_ratio": 5.0}, eval_dataset=eval_data)
+    assert again.evaluate()["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-6)
+
+
+def test_several_classes_are_weighed_and_reported_by_macro_averages(tmp_path):
+    data = make_data(300, seed=5, share=0.3, names=("a", "b", "c"))
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, data, make_model(num_labels=3), {"weight_ratio": 4.0})
+    counts = np.bincount(data["label"][:])
+    weights = trainer.class_weights.weights
+    assert weights[counts.argmin()] / weights[counts.argmax()] == pytest.approx(4)
+    metrics = trainer.evaluate(data.select(range(50)))
+    assert 0 <= metrics["eval_recall"] <= 1
+
+
+def test_weights_and_counts_are_understood_by_name_by_id_in_order_and_as_json(tmp_path, train_data):
+    forms = [{"ham": 1, "spam": 3}, {"0": 1, "1": 3}, [1, 3], '{"spam": 3, "ham": 1}', "[1, 3]"]
+    for form in forms:
+        trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"class_weights": form})
+        assert trainer.class_weights.ratio == pytest.approx(3)
+        trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"class_counts": form})
+        assert trainer.class_weights.counts.tolist() == [1, 3]
+
+
+def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
+    config = {"class_counts": [150, 42], "max_steps": 3}
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data.to_iterable_dataset(), config=config)
+    trainer.train()
+    assert trainer.model.config.natural_ratio == 150 / 42
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"config": {"weight_ratio": 0.0}}, "positive finite number"),
+        ({"config": {"weight_ratio": float("nan")}}, "positive finite number"),
+        ({"config": {"positive_label": "spma"}}, "'spma' is not a class: the classes are 'ham', 'spam'"),
+        ({"config": {"class_weights": {"ham": 1}}}, "one value for each of the model's 2 classes"),
+        ({"config": {"class_weights": "{ham: 1}"}}, "not JSON"),
+        ({"config": {"class_weights": [1, 2], "weight_ratio": 2.0}}, "both given"),
+        ({"model": {"num_labels": 1}}, "regression"),
+        ({"model": {"problem_type": "multi_label_classification"}}, "single_label_classification"),
+        ({"data": make_data(50, 0).filter(lambda row: row["label"] == 0)}, "all .* labels are of class 0"),
+        ({"data": make_data(50, 0).remove_columns("label")}, "no label column"),
+        ({"data": make_data(50, 0, names=("a", "b", "c"))}, "load the model with num_labels=3"),
+        ({"data": make_data(50, 0).to_iterable_dataset(), "config": {"max_steps": 2}}, "class_counts"),
+        ({"trainer": {"compute_loss_func": lambda *a, **k: 0}}, "compute_loss_func"),
+    ],
+)
+def test_wrong_input_is_refused_by_the_constructor_in_one_sentence(tmp_path, train_data, change, sentence):
+    with pytest.raises(InvalidInputError, match=sentence) as caught:
+        make_trainer(
+            WeightedLossTrainer,
+            tmp_path,
+            change.get("data", train_data),
+            make_model(**change.get("model", {})),
+            change.get("config"),
+            **change.get("trainer", {}),
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluating_without_any_counts_is_refused(tmp_path, eval_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, None)
+    with pytest.raises(InvalidInputError, match="no training labels"):
+        trainer.evaluate(eval_data)

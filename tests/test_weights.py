@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+import torch
+from conftest import make_data
+from datasets import Dataset, concatenate_datasets
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+
+from weighloss import ClassWeights, InvalidInputError, count_labels, ratio_grid
+
+
+sizes = st.integers(1, 10**9)
+ratios = st.floats(1e-12, 1e12)
+
+
+@given(counts=st.lists(sizes, min_size=2, max_size=8, unique=True), ratio=ratios)
+def test_the_mean_weight_over_the_training_labels_is_one(counts, ratio):
+    weights = ClassWeights.from_counts(counts, ratio).weights
+    assert np.dot(counts, weights) == pytest.approx(sum(counts), rel=1e-12)
+
+
+@given(counts=st.tuples(sizes, sizes), ratio=ratios, positive=st.sampled_from([0, 1]))
+def test_the_ratio_of_two_weights_is_the_ratio_asked_for(counts, ratio, positive):
+    class_weights = ClassWeights.from_counts(counts, ratio, positive)
+    assert class_weights.weights[positive] / class_weights.weights[1 - positive] == pytest.approx(ratio, rel=1e-9)
+    assert class_weights.natural_ratio == counts[1 - positive] / counts[positive]
+
+
+@given(counts=st.lists(sizes, min_size=2, max_size=8, unique=True))
+def test_natural_weights_are_scikit_learns_balanced_ones(counts):
+    small = [1 + count % 50 for count in counts]
+    labels = np.repeat(np.arange(len(small)), small)
+    balanced = compute_class_weight("balanced", classes=np.arange(len(small)), y=labels)
+    assert ClassWeights.from_counts(small).weights == pytest.approx(balanced, rel=1e-9)
+
+
+@given(counts=st.lists(sizes, min_size=3, max_size=8, unique=True), ratio=ratios)
+def test_rarest_and_commonest_of_several_classes_stand_at_the_ratio_and_the_others_between(counts, ratio):
+    class_weights = ClassWeights.from_counts(counts, ratio)
+    rarest, commonest = np.argmin(counts), np.argmax(counts)
+    weights = class_weights.weights
+    assert weights[rarest] / weights[commonest] == pytest.approx(ratio, rel=1e-9)
+    by_size = np.log(weights[np.argsort(counts)])
+    steps = np.diff(by_size)
+    assert (steps <= 1e-9).all() or (steps >= -1e-9).all()
+
+
+@given(counts=st.tuples(sizes, sizes), weights=st.tuples(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3)), scale=ratios)
+def test_scaling_all_weights_changes_nothing(counts, weights, scale):
+    once = ClassWeights.from_counts(counts, weights=weights)
+    scaled = ClassWeights.from_counts(counts, weights=np.array(weights) * scale)
+    assert scaled.weights == pytest.approx(once.weights, rel=1e-12)
+    assert scaled.ratio == pytest.approx(weights[1] / weights[0], rel=1e-9)
+
+
+def test_ratio_one_is_unweighted_to_the_last_bit():
+    for counts in ([88, 12], [7, 3, 5], [5, 5, 5]):
+        assert (ClassWeights.from_counts(counts, 1).weights == 1).all()
+
+
+def test_a_class_without_labels_weighs_what_the_rarest_does():
+    weights = ClassWeights.from_counts([100, 10, 0]).weights
+    assert weights[2] == weights[1]
+
+
+def test_extreme_ratios_stay_finite():
+    for ratio in (1e-300, 1e300):
+        class_weights = ClassWeights.from_counts([10**9, 1], ratio)
+        assert np.isfinite(class_weights.weights).all()
+
+
+@pytest.mark.parametrize("ratio", [0, -1, float("nan"), float("inf"), "7"])
+def test_a_ratio_that_is_not_positive_and_finite_is_refused(ratio):
+    with pytest.raises(InvalidInputError, match="positive finite number"):
+        ClassWeights.from_counts([88, 12], ratio)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"counts": [5, 0]}, "all 5 labels are of class 0"),
+        ({"counts": [0, 0]}, "there is no label"),
+        ({"counts": [5, -1]}, "whole number"),
+        ({"counts": [0.5, 0.5]}, "whole number"),
+        ({"counts": [5, 5, 5], "ratio": 3}, "none is the rarest"),
+        ({"counts": [5, 3], "positive_label": 2}, "positive_label=2 is not a class"),
+        ({"counts": [5, 3], "weights": [1, 0]}, "2 positive finite numbers"),
+        ({"counts": [5, 3], "weights": [1, 2, 3]}, "2 positive finite numbers"),
+        ({"counts": [5, 3], "weights": [1, 2], "ratio": 2}, "both given"),
+    ],
+)
+def test_counts_and_weights_that_make_no_sense_are_refused(arguments, sentence):
+    with pytest.raises(InvalidInputError, match=sentence):
+        ClassWeights.from_counts(**arguments)
+
+
+@pytest.mark.parametrize("column", ["label", "labels", "label_ids"])
+def test_the_label_column_is_found_as_the_trainer_finds_it(column):
+    dataset = make_data(50, seed=3).rename_columns({"label": column} if column != "label" else {})
+    expected = np.bincount(dataset[column][:], minlength=2)
+    assert ClassWeights.from_dataset(dataset).counts.tolist() == expected.tolist()
+
+
+def test_only_the_rows_of_the_view_are_counted():
+    data = make_data(500, seed=4)
+    views = {
+        "select": data.select(range(100)),
+        "shuffle": data.shuffle(seed=1),
+        "split": data.train_test_split(0.3, seed=2)["test"],
+        "filter": data.filter(lambda row: len(row["input_ids"]) > 8),
+        "concatenated": concatenate_datasets([data.select(range(10)), data.shuffle(seed=3).select(range(20))]),
+        "torch format": data.shuffle(seed=5).select(range(77)).with_format("torch"),
+    }
+    for name, view in views.items():
+        expected = np.bincount([row["label"] for row in view.with_format(None)], minlength=2)
+        assert count_labels(view).tolist() == expected.tolist(), name
+
+
+def test_labels_of_tokens_are_counted_without_the_ignored_ones():
+    dataset = Dataset.from_dict({"labels": [[-100, 0, 1], [2, -100], [0, 0]]})
+    assert count_labels(dataset).tolist() == [3, 1, 1]
+
+
+def test_a_plain_torch_dataset_is_counted():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 30
+
+        def __getitem__(self, i):
+            return {"input_ids": torch.zeros(4), "labels": torch.tensor(int(i % 3 == 0))}
+
+    assert count_labels(Rows()).tolist() == [20, 10]
+
+
+def test_classes_of_a_class_label_column_have_names_and_count_without_labels():
+    dataset = make_data(30, seed=5, names=("a", "b", "c")).filter(lambda row: row["label"] != 2)
+    assert len(count_labels(dataset)) == 3
+    by_name = ClassWeights.from_dataset(make_data(30, seed=5), positive_label="ham")
+    assert by_name.positive_label == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"text": ["a"]}, "no label column 'label' or 'labels' or 'label_ids'"),
+        ({"label": ["ham", "spam"]}, "class_encode_column"),
+        ({"label": [0, None, 1]}, "1 empty labels"),
+        ({"label": [0, -1, 1]}, "label -1 .* is not a class id"),
+        ({"label": [0.0, 1.0]}, "not class ids"),
+    ],
+)
+def test_labels_that_are_no_class_ids_are_refused(columns, sentence):
+    with pytest.raises(InvalidInputError, match=sentence):
+        ClassWeights.from_dataset(Dataset.from_dict(columns))
+
+
+def test_a_dataset_that_cannot_be_counted_is_refused():
+    with pytest.raises(InvalidInputError, match="class_counts"):
+        ClassWeights.from_dataset(make_data(10, seed=0).to_iterable_dataset())
+
+
+def test_an_unknown_positive_label_is_refused_with_the_names_there_are():
+    with pytest.raises(InvalidInputError, match="'spma' is not a class: the classes are 'ham', 'spam'"):
+        ClassWeights.from_dataset(make_data(10, seed=0), positive_label="spma")
+
+
+@given(natural=st.floats(1e-3, 1e5), num=st.integers(2, 40), span=st.floats(1.01, 1e4))
+def test_the_grid_spans_what_it_says_with_the_natural_ratio_and_one_in_it(natural, num, span):
+    grid = ratio_grid(natural, num, span)
+    assert grid == sorted(grid)
+    assert any(ratio == pytest.approx(natural, rel=1e-9) for ratio in grid)
+    assert any(ratio == pytest.approx(1, rel=1e-9) for ratio in grid)
+    assert min(grid) == pytest.approx(min(natural / span, 1))
+    assert max(grid) == pytest.approx(max(natural * span, 1))
+    assert len(grid) <= num + 2
+
+
+def test_the_default_grid_is_thirteen_ratios_and_one():
+    grid = ratio_grid(88 / 12)
+    assert len(grid) == 14
+    assert 88 / 12 in grid
+    assert 1.0 in grid
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [((7, 1), "num_ratios"), ((7, 13, 1.0), "ratio_span")])
+def test_a_grid_that_spans_nothing_is_refused(arguments, sentence):
+    with pytest.raises(InvalidInputError, match=sentence):
+        ratio_grid(*arguments)
