@@ -79,6 +79,7 @@ def sweep(
         epochs_per_ratio=sweep_args.epochs_per_ratio,
         num_ratios=sweep_args.num_ratios,
         ratio_span=sweep_args.ratio_span,
+        dataset_name=data_args.name,
     )
     trainer = WeightedLossTrainer(
         model_init=model_init,

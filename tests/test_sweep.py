@@ -1,0 +1,371 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
+from datasets import load_dataset
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+
+from weighloss import (
+    InvalidInputError,
+    RatioSweep,
+    RatioSweepCallback,
+    WeightedLossConfig,
+    WeightedLossTrainer,
+    precision_recall,
+)
+
+
+# Dropout, warm-up, two micro-batches a step, an incomplete last step.
+TRAINING = {
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-2,
+    "warmup_steps": 0.2,
+    "weight_decay": 0.01,
+}
+
+
+class FinalWeights(TrainerCallback):
+    """Keeps the weights at the end of every epoch."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        self.epochs.append(parameters(model).clone())
+
+
+def make_sweep(path, train_data, eval_data, callback, config=None, callbacks=(), config_class=WeightedLossConfig, **kwargs):
+    models = {} if "model_init" in kwargs else {"model": make_model()}
+    return WeightedLossTrainer(
+        args=config_class(str(path), **quiet_args(**TRAINING | (config or {}))),
+        train_dataset=train_data,
+        eval_dataset=eval_data,
+        data_collator=collate,
+        callbacks=[callback, *callbacks],
+        **models,
+        **kwargs,
+    )
+
+
+def standalone(path, train_data, eval_data, ratio, seed, config=None, **kwargs):
+    """Logits and weights of a fresh run with one ratio and seed."""
+    models = {} if "model_init" in kwargs else {"model": make_model()}
+    config = {"weight_ratio": ratio, "seed": seed, "num_train_epochs": 1} | TRAINING | (config or {})
+    trainer = WeightedLossTrainer(
+        args=WeightedLossConfig(str(path), **quiet_args(**config)),
+        train_dataset=train_data,
+        data_collator=collate,
+        **models,
+        **kwargs,
+    )
+    trainer.train()
+    logits = trainer.predict(eval_data).predictions
+    if trainer.args.train_sampling_strategy == "group_by_length":  # shuffles the rows of predict() as well
+        logits = logits[np.argsort(list(trainer._get_eval_sampler(eval_data)))]
+    return logits, parameters(trainer.model)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"train_sampling_strategy": "group_by_length"},
+        {"lr_scheduler_type": "cosine", "optim": "sgd", "data_seed": 5},
+        {"accelerator_config": {"use_seedable_sampler": False}},
+        {"dataloader_num_workers": 1},
+    ],
+    ids=["default", "group_by_length", "cosine_sgd_data_seed", "random_sampler", "worker"],
+)
+def test_every_leg_is_bit_for_bit_the_standalone_run(tmp_path, train_data, eval_data, config):
+    ends = FinalWeights()
+    callback = RatioSweepCallback(ratios=[0.5, 4, 30], seeds=[3, 7])
+    trainer = make_sweep(tmp_path / "sweep", train_data, eval_data, callback, config, [ends])
+    trainer.train()
+    sweep = RatioSweep.load(tmp_path / "sweep")
+    assert [(point.ratio, point.seed) for point in sweep.points] == [(r, s) for s in (3, 7) for r in (0.5, 4, 30)]
+    for point, weights in zip(sweep.points, ends.epochs, strict=True):
+        logits, final = standalone(tmp_path, train_data, eval_data, point.ratio, point.seed, config)
+        assert torch.equal(weights, final)
+        swept, labels = sweep.predictions(point)
+        assert np.array_equal(swept, logits)
+        assert labels.tolist() == eval_data["label"][:]
+        measured = precision_recall(logits.argmax(-1), labels)
+        assert {name: getattr(point, name) for name in ("tp", "fp", "fn", "tn", "precision", "recall", "f1")} == {
+            name: value for name, value in measured.items() if name != "accuracy"
+        }
+    assert not torch.equal(ends.epochs[0], ends.epochs[3])
+
+
+def test_with_model_init_every_seed_has_the_head_of_a_fresh_run(tmp_path, train_data, eval_data):
+    def model_init():
+        return make_model(seed=torch.initial_seed())
+
+    callback = RatioSweepCallback(ratios=[1, 9], seeds=[1, 2])
+    make_sweep(tmp_path / "sweep", train_data, eval_data, callback, model_init=model_init).train()
+    for point in callback.sweep.points:
+        logits, _ = standalone(tmp_path, train_data, eval_data, point.ratio, point.seed, model_init=model_init)
+        assert np.array_equal(callback.sweep.predictions(point)[0], logits)
+
+
+def test_legs_of_several_epochs_are_the_standalone_runs_of_as_many(tmp_path, train_data, eval_data):
+    callback = RatioSweepCallback(ratios=[1, 9], epochs_per_ratio=2)
+    make_sweep(tmp_path / "sweep", train_data, eval_data, callback).train()
+    assert len(callback.sweep.points) == 2
+    for point in callback.sweep.points:
+        logits, _ = standalone(tmp_path, train_data, eval_data, point.ratio, 42, {"num_train_epochs": 2})
+        assert np.array_equal(callback.sweep.predictions(point)[0], logits)
+
+
+def test_frozen_parameters_are_left_alone_and_not_copied(tmp_path, train_data, eval_data):
+    model = make_model()
+    model.bert.embeddings.requires_grad_(False)
+    callback = RatioSweepCallback(ratios=[1, 9])
+    trainer = WeightedLossTrainer(
+        model=model,
+        args=TrainingArguments(str(tmp_path), **quiet_args(**TRAINING)),
+        train_dataset=train_data,
+        eval_dataset=eval_data,
+        data_collator=collate,
+        callbacks=[callback],
+    )
+    before = model.bert.embeddings.word_embeddings.weight.clone()
+    with callback.driving(trainer):
+        assert not [name for name in callback._start if "embeddings" in name and "weight" in name]
+    trainer.train()
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
+
+
+@pytest.mark.parametrize("save_strategy", ["best", "epoch", "steps"])
+def test_the_best_ratios_model_is_left_in_the_trainer(tmp_path, train_data, eval_data, save_strategy):
+    config = {
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "f1",
+        "save_strategy": save_strategy,
+        "eval_strategy": "epoch" if save_strategy == "epoch" else "steps",
+        "eval_steps": 1000,
+        "save_steps": 1000,
+        "save_total_limit": 1,
+    }
+    callback = RatioSweepCallback(ratios=[0.1, 4, 300])
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback, config)
+    trainer.train()
+    sweep = RatioSweep.load(tmp_path)
+    best = max(sweep.points, key=lambda point: point.f1)
+    assert best.f1 > min(point.f1 for point in sweep.points)
+    assert sweep.best("f1") == best.ratio
+    assert trainer.model.config.weight_ratio == trainer.args.weight_ratio == best.ratio
+    assert np.array_equal(trainer.predict(eval_data).predictions, sweep.predictions(best)[0])
+    trainer.save_model(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["weight_ratio"] == best.ratio
+    assert len(list(tmp_path.glob("checkpoint-*"))) <= 2
+
+
+def test_without_best_model_the_trainer_says_that_it_holds_the_last_legs(tmp_path, train_data, eval_data, caplog):
+    callback = RatioSweepCallback(ratios=[1, 9])
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback)
+    trainer.train()
+    assert trainer.model.config.weight_ratio == 9
+    assert "load_best_model_at_end=True" in caplog.text
+    assert np.array_equal(trainer.predict(eval_data).predictions, callback.sweep.predictions(callback.sweep.points[-1])[0])
+
+
+def test_plain_training_arguments_sweep_the_default_grid_and_come_back_unchanged(tmp_path, train_data, eval_data):
+    callback = RatioSweepCallback(num_ratios=3, ratio_span=4)
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback, config_class=TrainingArguments)
+    before = trainer.args.to_dict()
+    compute_metrics = trainer.compute_metrics
+    trainer.train()
+    sweep = callback.sweep
+    assert sweep.ratios == sorted([sweep.natural_ratio / 4, sweep.natural_ratio, sweep.natural_ratio * 4, 1])
+    assert trainer.args.to_dict() == before
+    assert trainer.compute_metrics is compute_metrics
+
+
+def test_the_users_metrics_are_logged_beside_the_sweeps_and_can_choose(tmp_path, train_data, eval_data):
+    config = {"load_best_model_at_end": True, "metric_for_best_model": "flagged", "save_strategy": "best"}
+    callback = RatioSweepCallback(ratios=[0.1, 300])
+    trainer = make_sweep(
+        tmp_path,
+        train_data,
+        eval_data,
+        callback,
+        config,
+        compute_metrics=lambda prediction: {"flagged": int(prediction.predictions.argmax(-1).sum())},
+    )
+    trainer.train()
+    evaluations = [entry for entry in trainer.state.log_history if "eval_flagged" in entry]
+    assert [entry["eval_weight_ratio"] for entry in evaluations] == [0.1, 300]
+    assert {"eval_precision", "eval_recall", "eval_plain_loss"} <= evaluations[0].keys()
+    assert trainer.args.weight_ratio == 300
+
+
+def test_predictions_are_read_by_datasets_and_the_plain_loss_is_theirs(tmp_path, train_data, eval_data):
+    callback = RatioSweepCallback(ratios=[1, 9])
+    make_sweep(tmp_path, train_data, eval_data, callback).train()
+    for point in callback.sweep.points:
+        rows = load_dataset("parquet", data_files=str(tmp_path / point.predictions), split="train", cache_dir=str(tmp_path / "cache"))
+        logits, labels = torch.tensor(rows["logits"][:]), torch.tensor(rows["label"][:])
+        assert point.eval_plain_loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), abs=1e-6)
+        assert point.tp + point.fn == labels.sum()
+    assert callback.sweep.points[0].eval_loss == callback.sweep.points[0].eval_plain_loss
+    assert callback.sweep.points[1].eval_loss != callback.sweep.points[1].eval_plain_loss
+
+
+def test_several_classes_sweep_by_macro_averages(tmp_path):
+    data = make_data(240, seed=5, share=0.3, names=("a", "b", "c"))
+    callback = RatioSweepCallback(ratios=[1, 4])
+    trainer = WeightedLossTrainer(
+        model=make_model(num_labels=3),
+        args=TrainingArguments(str(tmp_path), **quiet_args()),
+        train_dataset=data,
+        eval_dataset=data,
+        data_collator=collate,
+        callbacks=[callback],
+    )
+    trainer.train()
+    logits, labels = callback.sweep.predictions(callback.sweep.points[1])
+    expected = precision_recall(logits.argmax(-1), labels, average="macro")
+    assert callback.sweep.points[1].recall == expected["recall"]
+
+
+class EpochData(torch.utils.data.Dataset):
+    def __init__(self, data):
+        self.data = list(data)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        return self.data[i]
+
+
+class AugmentedData(EpochData):
+    def set_epoch(self, epoch):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"eval_data": None}, "needs an evaluation set"),
+        ({"eval_data": "several"}, "holds several"),
+        ({"train_data": AugmentedData(make_data(40, 0))}, "set_epoch"),
+        ({"train_data": make_data(40, 0).to_iterable_dataset(), "config": {"class_counts": [3, 1], "max_steps": 9}}, "length"),
+        ({"config": {"max_steps": 9}}, "max_steps=9 would cut the sweep"),
+        ({"callback": {"ratios": []}}, "nothing to sweep over"),
+        ({"callback": {"seeds": []}}, "nothing to sweep over"),
+        ({"callback": {"ratios": [1, 0]}}, "positive finite number"),
+        ({"callback": {"ratios": [1, float("nan")]}}, "positive finite number"),
+        ({"callback": {"epochs_per_ratio": 0}}, "whole number from 1"),
+        ({"config": {"class_weights": [1, 2]}}, "no ratio to sweep over"),
+        ({"config": {"prediction_loss_only": True}}, "keep the predictions"),
+        ({"config": {"load_best_model_at_end": True, "save_strategy": "best"}}, "'f1' or 'plain_loss'"),
+        ({"early_stopping": True}, "EarlyStoppingCallback"),
+        ({"config": {"train_sampling_strategy": "batch_rebalance"}}, "cannot be rewound"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_sweep_that_cannot_work_is_refused_before_any_training(tmp_path, train_data, eval_data, change, sentence):
+    steps = []
+
+    class Steps(TrainerCallback):
+        def on_step_begin(self, *args, **kwargs):
+            steps.append(1)
+
+    evaluation = change.get("eval_data", eval_data)
+    trainer = make_sweep(
+        tmp_path,
+        change.get("train_data", train_data),
+        {"a": eval_data, "b": eval_data} if evaluation == "several" else evaluation,
+        RatioSweepCallback(**{"ratios": [1, 2]} | change.get("callback", {})),
+        {"metric_for_best_model": "loss", **change.get("config", {})},
+        [Steps(), *([EarlyStoppingCallback()] if "early_stopping" in change else [])],
+    )
+    with pytest.raises(InvalidInputError, match=sentence) as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+    assert not steps
+    assert not (tmp_path / "sweep.json").exists()
+
+
+def test_a_folder_that_holds_another_sweep_is_refused(tmp_path, train_data, eval_data):
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
+    before = (tmp_path / "sweep.json").read_bytes()
+    with pytest.raises(InvalidInputError, match="holds another sweep"):
+        make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[2])).train()
+    assert (tmp_path / "sweep.json").read_bytes() == before
+
+
+def test_a_sweep_that_is_killed_leaves_every_finished_leg(tmp_path):
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
+from conftest import make_data; from test_sweep import make_sweep; from weighloss import RatioSweepCallback
+make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), RatioSweepCallback(ratios=range(1, 500))).train()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and len(list(tmp_path.glob("predictions/*.parquet"))) < 3:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    sweep = RatioSweep.load(tmp_path)
+    assert 2 <= len(sweep.points) < 499
+    for point in sweep.points:
+        logits, labels = sweep.predictions(point)
+        assert precision_recall(logits.argmax(-1), labels)["tp"] == point.tp
+    assert sweep.break_even() is None or sweep.break_even() > 0
+
+
+def test_an_interrupted_sweep_gives_the_trainer_back_its_settings(tmp_path, train_data, eval_data):
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 15:
+                raise KeyboardInterrupt
+
+    callback = RatioSweepCallback(ratios=[1, 2, 3], seeds=[5])
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback, callbacks=[Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.args.num_train_epochs == 3.0
+    assert trainer.args.seed == 42
+    assert len(RatioSweep.load(tmp_path).points) == 1
+
+
+MEMORY = """
+import resource, sys; sys.path.insert(0, {tests!r})
+import torch
+from conftest import collate, make_data, quiet_args
+from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+from weighloss import RatioSweepCallback, WeightedLossTrainer
+config = BertConfig(vocab_size=60_000, hidden_size=256, num_hidden_layers=1, num_attention_heads=2, intermediate_size=256)
+trainer = WeightedLossTrainer(
+    model=BertForSequenceClassification(config), args=TrainingArguments({path!r}, **quiet_args(num_train_epochs=1)),
+    train_dataset=make_data(64, 0), eval_dataset=make_data(64, 1), data_collator=collate,
+    callbacks=[RatioSweepCallback(ratios=range(1, {legs} + 1))] if {legs} else [],
+)
+trainer.train()
+print(sum(p.numel() * 4 for p in trainer.model.parameters()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_is_one_fine_tune_and_one_copy_of_the_weights_however_many_legs(tmp_path):
+    peak = {}
+    for legs in (0, 2, 12):
+        code = MEMORY.format(tests=str(ROOT / "tests"), path=str(tmp_path / str(legs)), legs=legs)
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        weights, peak[legs] = map(int, run.stdout.split("\n")[-2].split())
+    assert weights > 60e6
+    assert peak[2] - peak[0] < 1.25 * weights
+    assert peak[12] - peak[2] < 0.05 * peak[2]
