@@ -19,7 +19,9 @@ class PlotArguments:
     metrics: list[str] | None = field(
         default=None, metadata={"help": "More metrics for the chart: evaluate names, or paths of metrics' folders."}
     )
-    output_dir: str | None = field(default=None, metadata={"help": "Where the charts go. Default: the sweep's folder."})
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Where the charts go. Default: the sweep's folder."}
+    )
 
 
 def main() -> None:

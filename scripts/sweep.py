@@ -1,29 +1,42 @@
 """Sweep over weight ratios: how do precision and recall of a class move with its weight in the loss?
 
-    python scripts/sweep.py                                   # the built-in demo: no Hub, no files
-    python scripts/sweep.py --train_file spam.csv --text_column_names sms --positive_label spam \
+python scripts/sweep.py                                   # the built-in demo: no Hub, no files
+python scripts/sweep.py --train_file spam.csv --text_column_names sms --positive_label spam \
         --model_name_or_path distilbert/distilbert-base-uncased --output_dir spam_sweep
-    python scripts/sweep.py --help                            # every other flag
+python scripts/sweep.py --help                            # every other flag
 """
 
 import sys
 from dataclasses import dataclass, field
 
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser
+import torch
+from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from weighloss import InvalidInputError, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, plot_sweep, report
-from weighloss.data import POSITIVE_PACKAGE, DataArguments, ModelArguments, builtin_model, load_data, tokenize
+from weighloss import (
+    InvalidInputError,
+    RatioSweepCallback,
+    WeightedLossConfig,
+    WeightedLossTrainer,
+    plot_sweep,
+    report,
+)
+from weighloss.data import POSITIVE_PACKAGE, DataArguments, load_data, tokenize
+from weighloss.model import ModelArguments, classifier_init, load_tokenizer
 
 
 @dataclass
 class SweepArguments:
     """What to sweep over."""
 
-    ratios: list[float] | None = field(default=None, metadata={"help": "Weight ratios. Default: a grid around the natural."})
+    ratios: list[float] | None = field(
+        default=None, metadata={"help": "Weight ratios. Default: a grid around the natural."}
+    )
     num_ratios: int = field(default=13, metadata={"help": "Number of ratios of the grid; w_r = 1 comes on top."})
     ratio_span: float = field(default=100.0, metadata={"help": "The grid goes from natural/span to natural*span."})
-    seeds: list[int] | None = field(default=None, metadata={"help": "One fine-tune per ratio with each. Default: --seed."})
+    seeds: list[int] | None = field(
+        default=None, metadata={"help": "One fine-tune per ratio with each. Default: --seed."}
+    )
     epochs_per_ratio: int = field(default=1, metadata={"help": "Epochs of each fine-tune."})
 
 
@@ -34,7 +47,7 @@ def main() -> None:
         per_device_train_batch_size=16,
         per_device_eval_batch_size=64,
         train_sampling_strategy="group_by_length",
-        dataloader_pin_memory=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
         load_best_model_at_end=True,
         metric_for_best_model="f1",
         save_strategy="best",
@@ -55,23 +68,8 @@ def sweep(
     data = load_data(data_args, model_args.cache_dir, model_args.token)
     labels = data["train"].features["label"].names
 
-    name = model_args.model_name_or_path or builtin_model()
-    hub = {
-        "cache_dir": model_args.cache_dir,
-        "revision": model_args.model_revision,
-        "token": model_args.token,
-        "trust_remote_code": model_args.trust_remote_code,
-    }
-    config = AutoConfig.from_pretrained(model_args.config_name or name, num_labels=len(labels), **hub)
-    config.label2id = {label: i for i, label in enumerate(labels)}
-    config.id2label = dict(enumerate(labels))
-    tokenizer = AutoTokenizer.from_pretrained(model_args.tokenizer_name or name, **hub)
+    tokenizer = load_tokenizer(model_args)
     data = tokenize(data, tokenizer, data_args)
-
-    def model_init() -> AutoModelForSequenceClassification:
-        return AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, ignore_mismatched_sizes=model_args.ignore_mismatched_sizes, **hub
-        )
 
     callback = RatioSweepCallback(
         ratios=sweep_args.ratios,
@@ -82,7 +80,7 @@ def sweep(
         dataset_name=data_args.name,
     )
     trainer = WeightedLossTrainer(
-        model_init=model_init,
+        model_init=classifier_init(model_args, labels),
         args=args,
         train_dataset=data["train"],
         eval_dataset=data["validation"],
@@ -97,7 +95,7 @@ def sweep(
         results = callback.sweep
         plot_sweep(results, args.output_dir)
         print(report.table(results), "", report.summary(results), sep="\n")
-        print(f"Results, charts and the model of the best ratio are in {args.output_dir}.")
+        print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
 
 
 if __name__ == "__main__":

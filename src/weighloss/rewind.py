@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from accelerate.data_loader import SeedableRandomSampler
+from transformers import enable_full_determinism, set_seed
+from transformers.trainer_pt_utils import BatchRebalanceSampler
+
+from .errors import InvalidInputError
+from .trainer import WeightedLossTrainer
+
+
+class FreshState:
+    """What a fresh run of a trainer has, so that a leg in the middle of `train()` can start from it.
+
+    That is the trainable weights and the buffers (one copy on the CPU; with `model_init` none, since it makes them anew),
+    the state of optimizer, schedule and gradient scaler, the random number generators and the order of the data.
+
+    Parameters
+    ----------
+    trainer : WeightedLossTrainer
+        Before `train()` has changed anything.
+    """
+
+    def __init__(self, trainer: WeightedLossTrainer) -> None:
+        self._trainer = trainer
+        self._weights: dict[str, torch.Tensor] | None = None
+        if trainer.model_init is None:
+            self._weights = {
+                name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(trainer.model, trained=True)
+            }
+
+    def keep_optimization(self) -> None:
+        """Keep the state of optimizer, schedule and gradient scaler, which the trainer has just made."""
+        self._optimization = copy.deepcopy({name: part.state_dict() for name, part in self._optimization_parts()})
+
+    def rewind(self) -> None:
+        """Give the trainer what a fresh run with `args.seed` has at the start of its first epoch."""
+        args = self._trainer.args
+        enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
+        weights = self._weights
+        if weights is None:
+            weights = dict(_tensors(self._trainer.call_model_init()))
+        with torch.no_grad():
+            for name, tensor in _tensors(self._trainer.model):
+                if name in weights:
+                    tensor.copy_(weights[name])
+        for name, part in self._optimization_parts():
+            part.load_state_dict(copy.deepcopy(self._optimization[name]))
+
+    def rewind_data_order(self, dataloader: Any, epochs_done: int) -> None:
+        """Let the training data come in the order of a fresh run with `args.seed` from this epoch on.
+
+        Raises
+        ------
+        InvalidInputError
+            When the order comes from a generator that cannot be rewound.
+        """
+        args, sampler = self._trainer.args, sampler_of(dataloader)
+        if isinstance(sampler, SeedableRandomSampler):
+            # It draws with initial_seed + epoch, and the epochs of a fresh run count from 0.
+            sampler.initial_seed = (args.seed if args.data_seed is None else args.data_seed) - epochs_done
+        elif isinstance(sampler, BatchRebalanceSampler) or getattr(sampler, "generator", None) is not None:
+            raise InvalidInputError(
+                f"the training data's {type(sampler).__name__} cannot be rewound to the start of a leg: sweep with "
+                "train_sampling_strategy 'random', 'sequential' or 'group_by_length' and use_seedable_sampler=True."
+            )
+
+    def _optimization_parts(self) -> Iterator[tuple[str, Any]]:
+        parts = (
+            ("optimizer", self._trainer.optimizer),
+            ("schedule", self._trainer.lr_scheduler),
+            ("scaler", self._trainer.accelerator.scaler),
+        )
+        return ((name, part) for name, part in parts if part is not None)
+
+
+def sampler_of(dataloader: Any) -> Any:
+    """The sampler behind a data loader that accelerate prepared, for one process or several."""
+    batch_sampler = getattr(dataloader.batch_sampler, "batch_sampler", dataloader.batch_sampler)
+    return batch_sampler if isinstance(batch_sampler, BatchRebalanceSampler) else batch_sampler.sampler
+
+
+def _tensors(model: torch.nn.Module, trained: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
+    parameters = ((name, p) for name, p in model.named_parameters() if p.requires_grad or not trained)
+    return chain(parameters, model.named_buffers())

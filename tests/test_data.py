@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset
+
+from weighloss import InvalidInputError
+from weighloss.data import DataArguments, builtin_data, load_data, tokenize
+
+ROWS = {
+    "sms": [
+        "win a prize now",
+        'he said "hi, there"',
+        "call me",
+        "free entry",
+        "see you",
+        "NA",
+        "lunch?",
+        "cash!",
+        "ok",
+        "bye",
+    ],
+    "label": ["spam", "ham", "ham", "spam", "ham", "ham", "ham", "spam", "ham", "ham"],
+}
+
+
+def write(folder, name, columns=ROWS):
+    dataset, path = Dataset.from_dict(columns), str(folder / name)
+    if name.endswith((".csv", ".tsv")):
+        dataset.to_csv(path, sep="\t" if name.endswith(".tsv") else ",")
+    elif name.endswith(".parquet"):
+        dataset.to_parquet(path)
+    else:
+        dataset.to_json(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.tsv", "data.json", "data.jsonl", "data.parquet"])
+def test_every_file_format_gives_the_same_texts_and_labels(tmp_path, name):
+    file = write(tmp_path, name)
+    data = load_data(DataArguments(train_file=file, validation_file=file))
+    assert data["train"].features["label"] == ClassLabel(names=["ham", "spam"])
+    for split in ("train", "validation"):
+        assert data[split]["text"][:] == ROWS["sms"]
+        assert [data[split].features["label"].int2str(label) for label in data[split]["label"]] == ROWS["label"]
+
+
+def test_without_evaluation_data_a_stratified_share_is_held_out_and_said_so(tmp_path, capsys):
+    columns = {"text": [f"text {i}" for i in range(500)], "label": [int(i % 10 == 0) for i in range(500)]}
+    args = DataArguments(train_file=write(tmp_path, "data.csv", columns))
+    data = load_data(args)
+    assert (len(data["train"]), len(data["validation"])) == (400, 100)
+    assert sum(data["train"]["label"]) == 40
+    assert not set(data["train"]["text"][:]) & set(data["validation"]["text"][:])
+    assert "20% of the training data" in capsys.readouterr().out
+    assert load_data(args)["validation"]["text"][:] == data["validation"]["text"][:]
+
+
+def test_a_limited_number_of_samples_keeps_the_share_of_each_class(tmp_path):
+    columns = {"text": [f"text {i}" for i in range(500)], "label": [int(i < 100) for i in range(500)]}
+    data = load_data(
+        DataArguments(train_file=write(tmp_path, "data.csv", columns), max_train_samples=50, max_eval_samples=20)
+    )
+    assert (len(data["train"]), len(data["validation"])) == (50, 20)
+    assert sum(data["train"]["label"]) == 10
+    assert sum(data["validation"]["label"]) == 4
+
+
+def test_evaluation_texts_that_are_training_texts_too_are_counted(tmp_path, capsys):
+    file = write(tmp_path, "data.csv")
+    load_data(DataArguments(train_file=file, validation_file=file))
+    assert "10 of 10 evaluation texts are training texts too" in capsys.readouterr().out
+
+
+def test_text_columns_are_joined(tmp_path):
+    columns = {"title": ["a", "b"], "body": ["x", "y"], "label": [0, 1]}
+    file = write(tmp_path, "data.csv", columns)
+    args = DataArguments(
+        train_file=file, validation_file=file, text_column_names="title,body", text_column_delimiter=" | "
+    )
+    assert load_data(args)["train"]["text"][:] == ["a | x", "b | y"]
+
+
+def test_integer_and_boolean_labels_become_classes_by_their_names(tmp_path):
+    for labels, names in (([7, 3, 7], ["3", "7"]), ([True, False, True], ["False", "True"])):
+        file = write(tmp_path, f"{names[0]}.parquet", {"text": ["a", "b", "c"], "label": labels})
+        train = load_data(DataArguments(train_file=file, validation_file=file))["train"]
+        assert train.features["label"].names == names
+        assert train["label"][:] == [1, 0, 1]
+
+
+def test_class_labels_stay_as_they_are(tmp_path):
+    file = str(tmp_path / "data.parquet")
+    feature = ClassLabel(names=["spam", "ham", "other"])
+    Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}).cast_column("label", feature).to_parquet(file)
+    assert load_data(DataArguments(train_file=file, validation_file=file))["train"].features["label"] == feature
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"train_file": "missing.csv"}, "there is no file missing.csv"),
+        ({"text_column_names": "smss"}, "no text column 'smss': its columns are 'sms', 'label'"),
+        ({"label_column_name": "target"}, "no column 'target': its columns are 'sms', 'label'"),
+        ({"columns": ROWS | {"other": ROWS["sms"]}, "text_column_names": None}, "could be in 'sms', 'other'"),
+        ({"columns": {"sms": ["a"] * 9, "label": ["ham"] * 9}}, "all training labels are 'ham'"),
+        ({"columns": {"sms": ["a"] * 4, "label": ["ham", "spam", "", "ham"]}}, "have no label"),
+        ({"columns": {"sms": ["a"] * 4, "label": [0.5, 1.5, 2.5, 0.5]}}, "numbers with fractions"),
+        ({"columns": {"sms": ["a"] * 4, "label": ["ham", "ham", "ham", "spam"]}}, "every class on both sides"),
+        ({"validation_split_percentage": 100}, "validation_split_percentage=100"),
+        ({"validation": {"sms": ["a"], "label": ["spma"]}}, "the label 'spma', which the training data has not"),
+        ({"name": "data.txt"}, "none of .csv, .tsv, .json"),
+        ({"raw": "{broken", "name": "data.json"}, "cannot be read as JSON"),
+        ({"raw": 'sms,label\n"a,ham\n', "name": "data.csv"}, "cannot be read as CSV"),
+        ({"raw": "PAR1", "name": "data.parquet"}, "cannot be read as PARQUET"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_in_one_sentence(tmp_path, change, sentence):
+    name = change.pop("name", "data.csv")
+    if "raw" in change:
+        (tmp_path / name).write_text(change.pop("raw"))
+        file = str(tmp_path / name)
+    else:
+        file = write(tmp_path, name, change.pop("columns", ROWS))
+    if "validation" in change:
+        change["validation_file"] = write(tmp_path, "validation.csv", change.pop("validation"))
+    with pytest.raises(InvalidInputError, match=sentence) as caught:
+        load_data(DataArguments(**{"train_file": file, "text_column_names": "sms"} | change))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_built_in_data_are_real_sentences_at_the_articles_imbalance():
+    data = builtin_data()
+    for split, size in (("train", 1200), ("validation", 600)):
+        assert np.bincount(data[split]["label"]).tolist() == [size * 88 // 100, size * 12 // 100]
+    texts = [*data["train"]["text"], *data["validation"]["text"]]
+    assert len(set(texts)) == len(texts)
+    assert all(60 <= len(text) <= 200 for text in texts)
+    assert builtin_data()["train"]["text"][:] == data["train"]["text"][:]
+
+
+def test_tokens_are_cut_but_not_padded(minilm):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    data = load_data(DataArguments())
+    lengths = [len(row) for row in tokenize(data, tokenizer, DataArguments(max_seq_length=16))["train"]["input_ids"]]
+    assert max(lengths) == 16
+    assert len(set(lengths)) > 1

@@ -1,0 +1,120 @@
+import dataclasses
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib.image
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_curve
+
+from test_record import ARTICLE, make_point, make_sweep
+from weighloss import InvalidInputError, RatioSweep, plot_sweep
+from weighloss.record import write_predictions
+
+
+def text_of(figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+
+
+@pytest.fixture
+def sweep(tmp_path) -> RatioSweep:
+    """The article's shape with an unweighted leg whose predictions are on disk."""
+    generator = np.random.default_rng(0)
+    labels = (np.arange(100) < 20).astype(int)
+    logits = np.stack([-generator.normal(labels * 2, 1), np.zeros(100)], axis=1)
+    unweighted = make_point(1.0, 9, 2, 11, 78)
+    sweep = make_sweep([*ARTICLE, unweighted])
+    write_predictions(tmp_path / unweighted.predictions, logits, labels, {})
+    sweep.save(tmp_path)
+    return RatioSweep.load(tmp_path)
+
+
+def test_both_charts_are_written_as_png_and_svg(sweep, tmp_path):
+    plot_sweep(sweep, tmp_path / "charts")
+    for name in ("precision_recall", "precision_recall_plane"):
+        assert matplotlib.image.imread(tmp_path / "charts" / f"{name}.png").std() > 0.01
+        assert ElementTree.parse(tmp_path / "charts" / f"{name}.svg").getroot().tag.endswith("svg")
+
+
+def test_the_same_sweep_is_drawn_to_the_same_bytes(sweep, tmp_path):
+    for folder in ("a", "b"):
+        plot_sweep(sweep, tmp_path / folder)
+    for file in ("precision_recall.png", "precision_recall.svg", "precision_recall_plane.svg"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_the_first_chart_shows_the_points_and_marks_natural_break_even_and_best(sweep):
+    figure = plot_sweep(sweep)["precision_recall"]
+    axes = figure.axes[0]
+    curve = sweep.curve("precision", "recall")
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert axes.get_xscale() == "log"
+    for name in ("precision", "recall"):
+        assert np.array_equal(drawn[name].get_xdata(), curve["ratio"])
+        assert np.array_equal(drawn[name].get_ydata(), curve[name])
+    marks = {label.split(" ")[0]: line for label, line in drawn.items()}
+    assert set(marks["natural"].get_xdata()) == {7.0}
+    assert list(marks["break-even"].get_xdata()) == [sweep.break_even()]
+    assert set(marks["best"].get_xdata()) == {sweep.best()}
+    assert list(marks["nothing"].get_xdata()) == [0.07]
+    assert "spam" in axes.get_title()
+
+
+def test_the_curves_can_be_told_apart_without_colours(sweep):
+    lines = {line.get_label(): line for line in plot_sweep(sweep)["precision_recall"].axes[0].lines}
+    assert lines["precision"].get_linestyle() != lines["recall"].get_linestyle()
+    assert lines["precision"].get_marker() != lines["recall"].get_marker()
+
+
+def test_a_chart_from_one_seed_says_so_and_one_from_several_draws_bands(sweep):
+    one = plot_sweep(sweep)
+    for figure in one.values():
+        assert "one seed (42)" in text_of(figure)
+    points = [
+        make_point(r, tp, 3, 20 - tp, 77, seed)
+        for seed, shift in ((1, 0), (2, 2))
+        for r, tp in ((2.0, 8 + shift), (7.0, 12 + shift))
+    ]
+    several = plot_sweep(make_sweep(points, seeds=[1, 2]))["precision_recall"]
+    assert "mean of 2 seeds" in text_of(several)
+    band = several.axes[0].collections[1].get_paths()[0].vertices  # the second band is the recall's
+    assert band[:, 1].min() == pytest.approx(8 / 20)
+    assert band[:, 1].max() == pytest.approx(14 / 20)
+
+
+def test_the_plane_has_the_threshold_curve_of_the_unweighted_leg_under_the_points(sweep):
+    axes = plot_sweep(sweep)["precision_recall_plane"].axes[0]
+    logits, labels = sweep.predictions(sweep.points[-1])
+    precision, recall, _ = precision_recall_curve(labels, logits[:, 1] - logits[:, 0])
+    threshold = next(line for line in axes.lines if "threshold" in line.get_label())
+    assert np.array_equal(threshold.get_xdata(), recall[:-1])
+    assert np.array_equal(threshold.get_ydata(), precision[:-1])
+    assert {"0.7", "7 (natural)", "70", "700", "1"} == {
+        text.get_text() for text in axes.texts
+    }  # not 0.07: P = 0 by convention
+
+
+def test_without_an_unweighted_leg_the_plane_says_why_it_has_no_threshold_curve():
+    figure = plot_sweep(make_sweep(ARTICLE))["precision_recall_plane"]
+    assert "no leg at w_r = 1" in text_of(figure)
+
+
+def test_a_sweep_that_is_not_finished_says_so(sweep):
+    assert "6 of 7 legs" in text_of(
+        plot_sweep(dataclasses.replace(sweep, ratios=[*sweep.ratios, 9999.0]))["precision_recall"]
+    )
+
+
+def test_names_from_the_data_are_not_read_as_formulas(sweep):
+    odd = dataclasses.replace(sweep, label_names=["ham", "$x_"], dataset=r"a $\frac")
+    plot_sweep(odd)["precision_recall"].canvas.draw()
+
+
+def test_other_metrics_are_drawn_beside_precision_and_recall(sweep):
+    figure = plot_sweep(sweep, other_metrics={"f1": sweep.curve("f1")["f1"]})["precision_recall"]
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "f1")
+    assert np.array_equal(line.get_ydata(), sweep.curve("f1")["f1"])
+
+
+def test_an_empty_sweep_is_refused():
+    with pytest.raises(InvalidInputError, match="no finished leg"):
+        plot_sweep(make_sweep([]))

@@ -1,0 +1,81 @@
+import re
+import subprocess
+import sys
+
+import pytest
+from transformers import TrainingArguments
+
+from conftest import ROOT, collate, make_data, make_model, quiet_args
+from test_scripts import CHARTS, spam_file  # noqa: F401 — a fixture
+from weighloss import RatioSweep
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.replace("\\\n", " ").split("\n")
+]
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
+FIGURES = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+
+
+def commands(start: str) -> list[str]:
+    found = [re.sub(" +", " ", line.split("#")[0]).strip() for line in COMMANDS if line.strip().startswith(start)]
+    assert found, f"the README has no command that starts with {start}"
+    return found
+
+
+def test_every_python_snippet_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {
+        "model": make_model(),
+        "args": TrainingArguments("out", **quiet_args(per_device_train_batch_size=32)),
+        "train": make_data(96, 0),
+        "validation": make_data(64, 1),
+        "data_collator": collate,
+    }
+    assert len(SNIPPETS) >= 4
+    for snippet in SNIPPETS:
+        exec(snippet, namespace)
+    assert len(RatioSweep.load("out").points) == 14
+    assert all((tmp_path / "out" / chart).exists() for chart in CHARTS)
+
+
+def test_every_script_command_runs(run_script, spam_file, small_model, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spam.csv").write_text((ROOT / spam_file).read_text())
+    scripts = commands("python scripts/")
+    assert {command.split()[1] for command in scripts} == {"scripts/sweep.py", "scripts/plot_precision_recall.py"}
+    for command in scripts:
+        script, *flags = command.removeprefix("python scripts/").split()
+        small = ["--model_name_or_path", small_model, "--max_train_samples", 64] if script == "sweep.py" else []
+        printed = run_script(script, *flags, *small)
+        assert "x natural" in printed, printed
+
+
+@pytest.mark.slow
+def test_make_demo_runs_on_the_built_in_data_and_model(tmp_path, minilm):
+    assert "make demo" in commands("make")
+    small = "--max_train_samples 64 --max_eval_samples 50 --num_ratios 2"
+    run = subprocess.run(
+        ["make", "demo", f"OUT={tmp_path / 'demo'}", f"FLAGS={small}", "-o", ".venv/installed", f"BIN={sys.prefix}/bin"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    sweep = RatioSweep.load(tmp_path / "demo")
+    assert sweep.model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert sweep.positive_name == "scikit-learn"
+    assert len(sweep.points) == len(sweep.ratios) == 4
+    assert all((tmp_path / "demo" / chart).exists() for chart in CHARTS)
+
+
+def test_make_runs_what_the_readme_names_without_make():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "make test" in commands("make")
+    for command in commands(".venv/bin/"):
+        recipe = command.replace(".venv/bin/", "$(BIN)/").replace("pip install", "pip install --quiet")
+        assert recipe in re.sub(r" \\\n\s+", " ", makefile).replace("$(OUT)", "demo"), command
+
+
+def test_the_figures_are_there():
+    assert FIGURES
+    for figure in FIGURES:
+        assert (ROOT / figure).stat().st_size > 10_000

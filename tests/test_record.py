@@ -1,0 +1,180 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weighloss import InvalidInputError, RatioSweep, SweepPoint
+
+
+def make_point(ratio: float, tp: int, fp: int, fn: int, tn: int, seed: int = 42) -> SweepPoint:
+    precision = tp / (tp + fp) if tp + fp else 0.0
+    recall = tp / (tp + fn)
+    return SweepPoint(
+        ratio=ratio,
+        seed=seed,
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=tn,
+        precision=precision,
+        recall=recall,
+        f1=2 * tp / (2 * tp + fp + fn),
+        eval_loss=0.5,
+        eval_plain_loss=0.4,
+        seconds=1.5,
+        global_step=10,
+        predictions=f"predictions/{ratio:g}_{seed}.parquet",
+    )
+
+
+def make_sweep(points, seeds=(42,), natural_ratio=7.0, **changes) -> RatioSweep:
+    content = {
+        "counts": [700, 100],
+        "label_names": ["ham", "spam"],
+        "positive_label": 1,
+        "natural_ratio": natural_ratio,
+        "ratios": sorted({point.ratio for point in points}),
+        "seeds": list(seeds),
+        "epochs_per_ratio": 1,
+        "model": "a-model",
+        "dataset": "messages",
+        "num_eval": 100,
+        "versions": {"weighloss": "0"},
+        "points": tuple(points),
+    }
+    return RatioSweep(**content | changes)
+
+
+ARTICLE = [
+    make_point(0.07, 0, 0, 20, 80),  # nothing predicted positive
+    make_point(0.7, 8, 1, 12, 79),
+    make_point(7.0, 15, 3, 5, 77),
+    make_point(70.0, 19, 21, 1, 59),
+    make_point(700.0, 20, 80, 0, 0),
+]
+
+
+def test_a_saved_sweep_is_loaded_equal_from_its_folder_and_its_file(tmp_path):
+    sweep = make_sweep(ARTICLE)
+    sweep.save(tmp_path / "new" / "folder")
+    assert RatioSweep.load(tmp_path / "new" / "folder") == sweep
+    assert RatioSweep.load(tmp_path / "new" / "folder" / "sweep.json") == sweep
+    assert json.loads((tmp_path / "new" / "folder" / "sweep.json").read_text())["format_version"] == 1
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
+    sweep = make_sweep(ARTICLE)
+    sweep.save(tmp_path)
+
+    def no_space(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        sweep.with_point(make_point(9.0, 1, 1, 1, 1)).save(tmp_path)
+    assert RatioSweep.load(tmp_path) == sweep
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "there is no sweep at"),
+        ('{"format_version": 1, "counts"', "not readable as JSON"),
+        ('{"format_version": 99}', "format version 99"),
+        ("[]", "format version None"),
+        ('{"format_version": 1}', "lacks counts, dataset"),
+    ],
+)
+def test_what_is_no_sweep_is_refused_in_one_sentence(tmp_path, content, sentence):
+    if content is not None:
+        (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(InvalidInputError, match=sentence):
+        RatioSweep.load(tmp_path)
+
+
+def test_missing_and_damaged_predictions_are_refused(tmp_path):
+    make_sweep(ARTICLE).save(tmp_path)
+    sweep = RatioSweep.load(tmp_path)
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        sweep.predictions(sweep.points[0])
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / sweep.points[0].predictions).write_bytes(b"PAR1 truncated")
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        sweep.predictions(sweep.points[0])
+
+
+def test_the_break_even_is_interpolated_in_the_logarithm_of_the_ratio():
+    low, high = ARTICLE[2], ARTICLE[3]
+    gap_low, gap_high = low.precision - low.recall, high.precision - high.recall
+    share = gap_low / (gap_low - gap_high)
+    expected = math.exp(math.log(7) + share * (math.log(70) - math.log(7)))
+    sweep = make_sweep(ARTICLE)
+    assert sweep.break_even() == pytest.approx(expected)
+    assert sweep.at(sweep.break_even(), "precision") == pytest.approx(sweep.at(sweep.break_even(), "recall"))
+
+
+@given(
+    at=st.floats(-2.9, 2.9),
+    slope=st.floats(0.05, 1),
+    natural=st.floats(0.01, 100),
+    decades=st.lists(st.floats(-3, 3), min_size=3, max_size=12, unique_by=lambda x: round(x, 3)),
+)
+def test_curves_that_are_lines_in_the_logarithm_of_the_ratio_cross_where_they_cross(at, slope, natural, decades):
+    points = []
+    for decade in [-3, *decades, 3]:
+        point = make_point(10**decade, 1, 1, 1, 1)
+        gap = slope * (at - decade)
+        points.append(SweepPoint(**vars(point) | {"precision": 0.5 + gap / 2, "recall": 0.5 - gap / 2}))
+    assert math.log10(make_sweep(points, natural_ratio=natural).break_even()) == pytest.approx(at, abs=1e-6)
+
+
+def test_legs_that_predict_no_positive_are_no_crossing():
+    assert make_sweep(ARTICLE[:3]).break_even() is None
+    assert make_sweep([ARTICLE[0]]).break_even() is None
+    never = [make_point(0.1, 0, 0, 20, 80), make_point(1, 0, 0, 20, 80), make_point(10, 19, 21, 1, 59)]
+    assert make_sweep(never).break_even() is None
+
+
+def test_a_leg_in_which_precision_is_recall_is_the_break_even():
+    assert make_sweep([ARTICLE[1], make_point(7.0, 15, 5, 5, 75), ARTICLE[3]]).break_even() == 7.0
+
+
+def test_of_several_crossings_the_one_nearest_to_natural_counts():
+    zigzag = [
+        make_point(1, 10, 1, 10, 79),
+        make_point(10, 15, 9, 5, 71),
+        make_point(100, 12, 3, 8, 77),
+        make_point(1000, 20, 80, 0, 0),
+    ]
+    near_low, near_high = (
+        make_sweep(zigzag, natural_ratio=2.0).break_even(),
+        make_sweep(zigzag, natural_ratio=500.0).break_even(),
+    )
+    assert 1 < near_low < 10
+    assert 100 < near_high < 1000
+
+
+def test_several_seeds_are_averaged_by_ratio():
+    points = [make_point(1, 8, 2, 12, 78, 1), make_point(9, 15, 5, 5, 75, 1), make_point(1, 10, 10, 10, 70, 2)]
+    curve = make_sweep(points, seeds=[1, 2]).curve("precision", "tp")
+    assert curve["ratio"].tolist() == [1, 9]
+    assert curve["precision"].tolist() == pytest.approx([(0.8 + 0.5) / 2, 0.75])
+    assert curve["tp"].tolist() == [9, 15]
+
+
+def test_the_best_ratio_has_the_highest_metric_and_among_equals_is_nearest_to_natural():
+    sweep = make_sweep(ARTICLE)
+    assert sweep.best("f1") == max(ARTICLE, key=lambda point: point.f1).ratio
+    assert sweep.best("recall") == 700.0
+    equal = [make_point(ratio, 15, 5, 5, 75) for ratio in (0.5, 9.0, 300.0)]
+    assert make_sweep(equal).best("f1") == 9.0
+
+
+def test_an_empty_sweep_has_nothing_to_choose_from():
+    with pytest.raises(InvalidInputError, match="no finished leg"):
+        make_sweep([]).best()
+    assert make_sweep([]).break_even() is None
+    assert np.array_equal(make_sweep([]).curve("f1")["f1"], [])

@@ -1,0 +1,92 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.metrics import matthews_corrcoef
+
+from test_record import ARTICLE, make_point, make_sweep
+from weighloss import ClassWeights, InvalidInputError, RatioSweep, precision_recall, report
+from weighloss.record import write_predictions
+
+
+def test_the_table_has_every_ratio_and_marks_natural_break_even_and_best():
+    sweep = make_sweep([*ARTICLE, make_point(1.0, 9, 2, 11, 78)])
+    header, *rows = report.table(sweep).split("\n")
+    assert header.split() == ["w_r", "x", "natural", "precision", "recall", "F1", "TP", "FP", "FN", "TN"]
+    assert len(rows) == 7
+    marked = {row.split()[0]: row for row in rows}
+    assert marked["0.07"].endswith("nothing predicted positive")
+    assert marked["1"].endswith("unweighted")
+    assert "natural" in marked["7"]
+    assert marked["7"].endswith("best F1")
+    assert marked["7"].split()[:9] == ["7", "1", "0.833", "0.750", "0.789", "15", "3", "5", "77"]
+    assert [row for row in rows if "break-even" in row] == [marked[f"{sweep.break_even():.4g}"]]
+    assert [float(row.split()[0]) for row in rows] == sorted(float(row.split()[0]) for row in rows)
+
+
+def test_the_sentence_is_about_a_hundred_flagged_and_a_hundred_there_are():
+    sweep = make_sweep(ARTICLE)
+    assert report.sentence(sweep, 7.0) == (
+        "At w_r = 7: of 100 examples flagged as spam, 83 are spam; of 100 spam examples, 75 are found."
+    )
+    assert "nothing is flagged as spam" in report.sentence(sweep, 0.07)
+    several = dataclasses.replace(sweep, label_names=["a", "b", "c"])
+    assert "on average over the classes" in report.sentence(several, 7.0)
+    with pytest.raises(InvalidInputError, match="no leg at w_r = 8"):
+        report.sentence(sweep, 8)
+
+
+def test_the_summary_speaks_of_natural_best_and_break_even():
+    summary = report.summary(make_sweep(ARTICLE))
+    assert summary.startswith("Natural ratio. At w_r = 7:")
+    assert "Best F1. At w_r = 7:" in summary
+    assert "at about w_r = 9.1" in summary
+    assert "do not cross" in report.summary(make_sweep(ARTICLE[:3]))
+
+
+def test_the_imbalance_is_named_class_by_class():
+    text = report.imbalance(ClassWeights.from_counts([8800, 1200]), ["ham", "spam"])
+    assert text == "Training labels: 8,800 ham, 1,200 spam. Natural weight ratio: 7.333."
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_metrics_are_computed_anew_from_the_predictions(tmp_path, classes):
+    generator = np.random.default_rng(0)
+    points = [make_point(ratio, 1, 1, 1, 1, seed) for seed in (1, 2) for ratio in (1.0, 7.0)]
+    predictions = {}
+    for point in points:
+        logits, labels = generator.normal(size=(50, classes)).astype(np.float32), generator.integers(0, classes, 50)
+        write_predictions(tmp_path / point.predictions, logits, labels, {})
+        predictions[point] = logits.argmax(-1), labels
+    make_sweep(points, seeds=[1, 2], label_names=["a", "b", "c"][:classes]).save(tmp_path)
+    scores = report.score(RatioSweep.load(tmp_path), ["precision", "f1", "matthews_correlation"])
+    average = "binary" if classes == 2 else "macro"
+    for i, ratio in enumerate((1.0, 7.0)):
+        own = [pair for point, pair in predictions.items() if point.ratio == ratio]
+        for name in ("precision", "f1"):
+            assert scores[name][i] == pytest.approx(
+                np.mean([precision_recall(*pair, average=average)[name] for pair in own])
+            )
+        assert scores["matthews_correlation"][i] == pytest.approx(np.mean([matthews_corrcoef(y, p) for p, y in own]))
+
+
+def test_a_metric_from_a_folder_is_used_and_an_unknown_one_refused(tmp_path):
+    point = make_point(1.0, 1, 1, 1, 1)
+    write_predictions(tmp_path / point.predictions, np.eye(2), np.array([0, 1]), {})
+    make_sweep([point]).save(tmp_path)
+    sweep = RatioSweep.load(tmp_path)
+    folder = tmp_path / "share_positive"
+    folder.mkdir()
+    (folder / "share_positive.py").write_text(
+        "import datasets\nimport evaluate\n"
+        "class SharePositive(evaluate.Metric):\n"
+        "    def _info(self):\n"
+        "        label = datasets.Value('int64')\n"
+        "        features = datasets.Features({'predictions': label, 'references': label})\n"
+        "        return evaluate.MetricInfo(description='', citation='', features=features)\n"
+        "    def _compute(self, predictions, references):\n"
+        "        return {'share_positive': sum(predictions) / len(predictions)}\n"
+    )
+    assert report.score(sweep, [str(folder)])["share_positive"].tolist() == [0.5]
+    with pytest.raises(InvalidInputError, match="'no_such_metric' cannot be loaded"):
+        report.score(sweep, ["no_such_metric"])

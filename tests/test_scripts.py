@@ -1,0 +1,176 @@
+import json
+import shutil
+
+import matplotlib.image
+import numpy as np
+import pytest
+from datasets import Dataset, load_dataset
+from transformers import pipeline
+
+from conftest import SMS_SPAM
+from weighloss import ClassWeights, RatioSweep, WeightedLossConfig, WeightedLossTrainer
+
+CHARTS = ["precision_recall.png", "precision_recall.svg", "precision_recall_plane.png", "precision_recall_plane.svg"]
+
+
+@pytest.fixture(scope="module")
+def spam_file(tmp_path_factory) -> str:
+    generator = np.random.default_rng(0)
+    words = np.array(["meeting", "lunch", "tomorrow", "home", "later", "thanks", "call", "weather", "train", "late"])
+    prizes = np.array(["win", "free", "prize", "cash", "urgent", "claim"])
+    rows = {"sms": [], "label": []}
+    for i in range(160):
+        spam = i % 8 == 0
+        rows["sms"].append(" ".join(generator.choice(prizes if spam else words, 6)))
+        rows["label"].append("spam" if spam else "ham")
+    file = tmp_path_factory.mktemp("data") / "spam.csv"
+    Dataset.from_dict(rows).to_csv(file)
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def flags(spam_file, small_model) -> list[str]:
+    return [
+        "--train_file",
+        spam_file,
+        "--model_name_or_path",
+        small_model,
+        "--positive_label",
+        "spam",
+        "--disable_tqdm",
+        "1",
+    ]
+
+
+def test_a_sweep_over_a_file_ends_with_table_sentences_charts_and_the_best_model(run_script, flags, tmp_path):
+    out = tmp_path / "out"
+    printed = run_script("sweep.py", *flags, "--output_dir", out, "--ratios", 1, 7, 500, "--learning_rate", 1e-2)
+    sweep = RatioSweep.load(out)
+    assert "No evaluation data given: 20% of the training data" in printed
+    assert "Training labels: 112 ham, 16 spam. Natural weight ratio: 7." in printed
+    assert "natural" in printed
+    assert "best F1" in printed
+    assert "of 100 spam examples" in printed
+    assert [point.ratio for point in sweep.points] == [1, 7, 500]
+    assert sweep.positive_name == "spam"
+    assert sweep.dataset == "spam.csv"
+    for chart in CHARTS:
+        assert (out / chart).stat().st_size > 5000
+
+    best = sweep.best("f1")
+    assert json.loads((out / "config.json").read_text())["weight_ratio"] == best
+    classify = pipeline("text-classification", str(out), top_k=None)
+    point = next(point for point in sweep.points if point.ratio == best)
+    rows = load_dataset(
+        "parquet", data_files=str(out / point.predictions), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    share = np.exp(rows[0]["logits"]) / np.exp(rows[0]["logits"]).sum()
+    from weighloss.data import DataArguments, load_data
+
+    text = load_data(DataArguments(train_file=flags[1]))["validation"][0]["text"]
+    scores = {answer["label"]: answer["score"] for answer in classify([text])[0]}
+    assert scores["spam"] == pytest.approx(share[1], abs=1e-6)
+
+
+def test_a_leg_of_the_script_is_the_standalone_run_with_its_seed(run_script, flags, small_model, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from weighloss.data import DataArguments, load_data, tokenize
+
+    run_script(
+        "sweep.py", *flags, "--output_dir", tmp_path / "out", "--ratios", 3, "--seeds", 1, 2, "--save_strategy", "no"
+    )
+    sweep = RatioSweep.load(tmp_path / "out")
+    data_args = DataArguments(train_file=flags[1])
+    tokenizer = AutoTokenizer.from_pretrained(small_model)
+    data = tokenize(load_data(data_args), tokenizer, data_args)
+    for point in sweep.points:
+        trainer = WeightedLossTrainer(
+            model_init=lambda: AutoModelForSequenceClassification.from_pretrained(small_model, num_labels=2),
+            args=WeightedLossConfig(
+                str(tmp_path / "standalone"),
+                weight_ratio=3,
+                seed=point.seed,
+                num_train_epochs=1,
+                per_device_train_batch_size=16,
+                train_sampling_strategy="group_by_length",
+                save_strategy="no",
+                disable_tqdm=True,
+            ),
+            train_dataset=data["train"],
+            eval_dataset=data["validation"],
+            processing_class=tokenizer,
+        )
+        trainer.train()
+        logits = trainer.predict(data["validation"]).predictions[
+            np.argsort(list(trainer._get_eval_sampler(data["validation"])))
+        ]
+        swept, labels = sweep.predictions(point)
+        assert labels.tolist() == data["validation"]["label"][:]
+        assert np.abs(swept - logits).max() < 1e-6  # the batches of 64 and of 8 pad differently
+
+
+def test_charts_are_redrawn_from_the_predictions_with_other_metrics(run_script, flags, tmp_path):
+    out, charts = tmp_path / "out", tmp_path / "charts"
+    run_script("sweep.py", *flags, "--output_dir", out, "--ratios", 1, 7, "--save_strategy", "no")
+    moved = shutil.move(out, tmp_path / "moved")
+    printed = run_script(
+        "plot_precision_recall.py", moved, "--metrics", "f1", "matthews_correlation", "--output_dir", charts
+    )
+    assert "best F1" in printed
+    for chart in CHARTS:
+        assert (charts / chart).stat().st_size > 5000
+    assert "matthews_correlation" in (charts / "precision_recall.svg").read_text()
+    assert matplotlib.image.imread(charts / "precision_recall.png").shape[2] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["--ratios", "0"], "error: weight_ratio=0.0 is no weight ratio"),
+        (["--ratios", "nan"], "error: weight_ratio=nan is no weight ratio"),
+        (["--positive_label", "spma"], "error: positive_label='spma' is not a class: the classes are 'ham', 'spam'"),
+        (["--text_column_names", "body"], "error: the train data has no text column 'body'"),
+        (["--label_column_name", "target"], "error: the train data has no column 'target'"),
+        (["--train_file", "missing.csv"], "error: there is no file missing.csv"),
+        (["--num_ratios", "1"], "error: num_ratios=1 makes no sweep"),
+        (["--class_weights", "{spam: 3}"], "error: class_weights='{spam: 3}' is not JSON"),
+        (["--model_name_or_path", "no/such/model"], "error: no/such/model cannot be loaded"),
+    ],
+)
+def test_wrong_flags_end_with_one_sentence_and_train_nothing(run_script, flags, tmp_path, change, sentence):
+    ended = run_script("sweep.py", *flags, "--output_dir", tmp_path / "out", *change)
+    assert ended.startswith(sentence)
+    assert "\n" not in ended
+    assert not (tmp_path / "out" / "predictions").exists()
+
+
+def test_a_folder_without_a_sweep_cannot_be_redrawn(run_script, tmp_path):
+    assert run_script("plot_precision_recall.py", tmp_path).startswith("error: there is no sweep at")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SMS_SPAM.exists(), reason="the SMS Spam Collection is not beside the repository")
+def test_sms_spam_moves_from_precision_to_recall_with_the_ratio(run_script, tmp_path, minilm):
+    out = tmp_path / "out"
+    printed = run_script(
+        "sweep.py", "--train_file", SMS_SPAM, "--text_column_names", "sms", "--label_column_name", "label",
+        "--positive_label", "spam", "--output_dir", out, "--max_seq_length", 48, "--max_train_samples", 1200,
+        "--max_eval_samples", 400, "--ratios", 0.05, 6.46, 2000, "--learning_rate", 1e-4, "--save_strategy", "no",
+        "--disable_tqdm", 1,
+    )  # fmt: skip
+    low, natural, high = RatioSweep.load(out).points
+    assert low.precision > high.precision + 0.15
+    assert low.recall < high.recall - 0.02
+    assert natural.f1 > high.f1
+    assert "Natural weight ratio: 6.4" in printed
+
+
+@pytest.mark.skipif(not SMS_SPAM.exists(), reason="the SMS Spam Collection is not beside the repository")
+def test_the_natural_ratio_of_all_sms_messages_is_what_the_data_set_says():
+    data = load_dataset("csv", data_files=str(SMS_SPAM), split="train", keep_default_na=False).class_encode_column(
+        "label"
+    )
+    class_weights = ClassWeights.from_dataset(data, positive_label="spam")
+    assert class_weights.counts.tolist() == [4827, 747]
+    assert class_weights.natural_ratio == pytest.approx(6.46, abs=0.005)
