@@ -10,9 +10,7 @@ from test_scripts import CHARTS, spam_file  # noqa: F401 — a fixture
 from weighloss import RatioSweep
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.replace("\\\n", " ").split("\n")
-]
+COMMANDS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ").split("\n")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
 FIGURES = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
 

@@ -285,7 +285,7 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"config": {"weight_ratio": 0.0}}, "positive finite number"),
         ({"config": {"weight_ratio": float("nan")}}, "positive finite number"),
         ({"config": {"positive_label": "spma"}}, "'spma' is not a class: the classes are 'ham', 'spam'"),
-        ({"config": {"class_weights": {"ham": 1}}}, "one value for each of the model's 2 classes"),
+        ({"config": {"class_weights": {"ham": 1}}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": "{ham: 1}"}}, "not JSON"),
         ({"config": {"class_weights": [1, 2], "weight_ratio": 2.0}}, "both given"),
         ({"model": {"num_labels": 1}}, "regression"),
