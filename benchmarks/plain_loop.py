@@ -1,13 +1,14 @@
 """Do a sweep's legs agree with a plain PyTorch loop? One epoch per ratio on the same split, without Trainer or weighloss.
 
-The loop has its own loss (a weighted sum over the batch's number of examples), its own batches and schedule; it shares
-only the data's split and tokens. Prints precision and recall of both, on the built-in sentences or on a file:
+The loop has its own loss (the weighted sum over a batch divided by its number of examples), optimizer step and schedule;
+it takes over the sweep's split, tokens and order of batches. Reads a sweep that scripts/sweep.py has made with one seed and
+prints precision and recall of both at the lowest, the natural and the highest ratio:
 
-    python benchmarks/plain_loop.py --train_file sms_spam.csv
+    python scripts/sweep.py --train_file sms_spam.csv --output_dir sms_sweep
+    python benchmarks/plain_loop.py sms_sweep --train_file sms_spam.csv
 """
 
 import argparse
-import tempfile
 
 import numpy as np
 import torch
@@ -19,31 +20,29 @@ from transformers import (
     get_linear_schedule_with_warmup,
     set_seed,
 )
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import logging
 
-from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
+from weighloss import RatioSweep
 from weighloss.data import DataArguments, load_data, tokenize
 from weighloss.model import builtin_model
 
-
-def load_model():
-    return AutoModelForSequenceClassification.from_pretrained(builtin_model(), num_labels=2)
+BATCH_SIZE = 16
 
 
-def plain_loop(
-    train, validation, tokenizer, ratio: float, learning_rate: float, seed: int = 42
-) -> tuple[float, float]:
+def plain_loop(data, tokenizer, ratio: float, positive: int, seed: int, learning_rate: float) -> tuple[float, float]:
+    train, validation = data["train"], data["validation"]
     set_seed(seed)
-    model = load_model().train()
-    labels = np.array(train["label"][:])
-    weights = np.where(labels == 1, ratio, 1.0)
+    model = AutoModelForSequenceClassification.from_pretrained(builtin_model(), num_labels=2).train()
+    weights = np.where(np.array(train["label"][:]) == positive, ratio, 1.0)
     weights = torch.tensor(weights / weights.mean(), dtype=torch.float32)
     collate = DataCollatorWithPadding(tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-    batches = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).split(16)
-    schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
-    # The Trainer's data loader draws a seed for its workers before the first step.
+    # A data loader draws a seed for its workers before the first batch.
     torch.empty((), dtype=torch.int64).random_()
+    lengths = [len(tokens) for tokens in train["input_ids"]]
+    batches = torch.tensor(get_length_grouped_indices(lengths, BATCH_SIZE)).split(BATCH_SIZE)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
     for rows in batches:
         inputs = collate([train[int(i)] for i in rows])
         target = inputs.pop("labels")
@@ -62,54 +61,36 @@ def plain_loop(
             inputs.pop("labels")
             predicted += model(**inputs).logits.argmax(-1).tolist()
     truth = validation["label"][:]
-    return precision_score(truth, predicted, zero_division=0), recall_score(truth, predicted)
+    return (
+        precision_score(truth, predicted, pos_label=positive, zero_division=0),
+        recall_score(truth, predicted, pos_label=positive),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train_file", help="CSV, TSV, JSON or Parquet. Default: the built-in sentences.")
-    parser.add_argument("--max_train_samples", type=int)
-    parser.add_argument("--learning_rate", type=float, default=5e-5)
+    parser.add_argument("sweep_dir", help="Output folder of the sweep.")
+    parser.add_argument("--train_file", help="The sweep's training file. Default: the built-in sentences.")
+    parser.add_argument("--max_seq_length", type=int, default=128, help="The sweep's.")
+    parser.add_argument("--learning_rate", type=float, default=5e-5, help="The sweep's.")
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
-    data_args = DataArguments(
-        train_file=options.train_file, max_train_samples=options.max_train_samples, max_seq_length=48
-    )
+    sweep = RatioSweep.load(options.sweep_dir)
+    data_args = DataArguments(train_file=options.train_file, max_seq_length=options.max_seq_length)
     tokenizer = AutoTokenizer.from_pretrained(builtin_model())
     data = tokenize(load_data(data_args), tokenizer, data_args)
-    counts = np.bincount(data["train"]["label"][:])
-    natural = counts[0] / counts[1]
-    callback = RatioSweepCallback(ratios=[natural / 100, natural, natural * 100])
-    WeightedLossTrainer(
-        model_init=load_model,
-        args=WeightedLossConfig(
-            tempfile.mkdtemp(),
-            learning_rate=options.learning_rate,
-            per_device_train_batch_size=16,
-            per_device_eval_batch_size=64,
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            report_to="none",
-        ),
-        train_dataset=data["train"],
-        eval_dataset=data["validation"],
-        processing_class=tokenizer,
-        callbacks=[callback],
-    ).train()
+    ratios = sorted({min(sweep.ratios), sweep.natural_ratio, max(sweep.ratios)})
 
     print("| w_r | sweep: precision / recall | plain loop: precision / recall |")
     print("|---|---|---|")
-    for point in callback.sweep.points:
+    for point in [point for point in sweep.points if point.ratio in ratios]:
         precision, recall = plain_loop(
-            data["train"], data["validation"], tokenizer, point.ratio, options.learning_rate
+            data, tokenizer, point.ratio, sweep.positive_label, point.seed, options.learning_rate
         )
-        print(
-            f"| {point.ratio:.4g} | {point.precision:.3f} / {point.recall:.3f} | {precision:.3f} / {recall:.3f} |",
-            flush=True,
-        )
+        swept = f"{point.precision:.3f} / {point.recall:.3f}"
+        print(f"| {point.ratio:.4g} | {swept} | {precision:.3f} / {recall:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

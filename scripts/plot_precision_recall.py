@@ -29,10 +29,9 @@ def main() -> None:
     parser.add_argument("sweep_dir", help="Output folder of a sweep, with its sweep.json.")
     plot_args, namespace = parser.parse_args_into_dataclasses()
     try:
-        sweep = RatioSweep.load(namespace.sweep_dir)
-        scores = report.score(sweep, ["precision", "recall", *(plot_args.metrics or [])])
-        output_dir = plot_args.output_dir or namespace.sweep_dir
-        plot_sweep(sweep, output_dir, scores)
+        sweep = report.recomputed(RatioSweep.load(namespace.sweep_dir))
+        output_dir = plot_args.output_dir or sweep.folder
+        plot_sweep(sweep, output_dir, report.score(sweep, plot_args.metrics or []))
     except InvalidInputError as error:
         sys.exit(f"error: {error}")
     print(report.table(sweep), f"Charts are in {output_dir}.", sep="\n")

@@ -55,7 +55,10 @@ def main() -> None:
         save_only_model=True,
     )
     try:
-        sweep(*parser.parse_args_into_dataclasses())
+        *arguments, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        sweep(*arguments)
     except InvalidInputError as error:
         sys.exit(f"error: {error}")
 
@@ -65,11 +68,11 @@ def sweep(
 ) -> None:
     if data_args.is_builtin and args.positive_label is None:
         args.positive_label = POSITIVE_PACKAGE
-    data = load_data(data_args, model_args.cache_dir, model_args.token)
-    labels = data["train"].features["label"].names
-
     tokenizer = load_tokenizer(model_args)
-    data = tokenize(data, tokenizer, data_args)
+    with args.main_process_first():
+        data = load_data(data_args, model_args.cache_dir, model_args.token)
+        labels = data["train"].features["label"].names
+        data = tokenize(data, tokenizer, data_args)
 
     callback = RatioSweepCallback(
         ratios=sweep_args.ratios,
@@ -87,15 +90,23 @@ def sweep(
         processing_class=tokenizer,
         callbacks=[callback],
     )
-    print(report.imbalance(trainer.class_weights, labels))
+    trainer.accelerator.print(report.imbalance(trainer.class_weights, labels))
     trainer.train()
     trainer.save_model()
+    test = trainer.evaluate(data["test"], metric_key_prefix="test") if "test" in data else {}
+    if test:
+        trainer.save_metrics("test", test)
 
     if trainer.is_world_process_zero():
         results = callback.sweep
         plot_sweep(results, args.output_dir)
         print(report.table(results), "", report.summary(results), sep="\n")
         print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
+        if test:
+            print(
+                f"On the test data, which no choice saw, that model has precision {test['test_precision']:.3f}, "
+                f"recall {test['test_recall']:.3f}, F1 {test['test_f1']:.3f}."
+            )
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def test_a_limited_number_of_samples_keeps_the_share_of_each_class(tmp_path):
 def test_evaluation_texts_that_are_training_texts_too_are_counted(tmp_path, capsys):
     file = write(tmp_path, "data.csv")
     load_data(DataArguments(train_file=file, validation_file=file))
-    assert "10 of 10 evaluation texts are training texts too" in capsys.readouterr().out
+    assert "10 of 10 validation texts are training texts too" in capsys.readouterr().out
 
 
 def test_text_columns_are_joined(tmp_path):
@@ -92,6 +92,39 @@ def test_integer_and_boolean_labels_become_classes_by_their_names(tmp_path):
         assert train["label"][:] == [1, 0, 1]
 
 
+def test_test_data_are_read_with_the_classes_of_the_training_data(tmp_path):
+    file = write(tmp_path, "data.csv")
+    test = write(tmp_path, "test.TSV".lower(), {"sms": ["cash", "home"], "label": ["spam", "ham"]})
+    data = load_data(DataArguments(train_file=file, validation_file=file, test_file=test, max_predict_samples=1))
+    assert len(data["test"]) == 1
+    assert data["test"].features == data["train"].features
+
+
+def test_classes_of_other_splits_are_matched_by_name_not_by_id(tmp_path):
+    files = {}
+    for split, names in (("train", ["ham", "spam"]), ("validation", ["spam", "ham"])):
+        files[split] = str(tmp_path / f"{split}.parquet")
+        rows = Dataset.from_dict({"text": ["win cash", "see you"], "label": [names.index("spam"), names.index("ham")]})
+        rows.cast_column("label", ClassLabel(names=names)).to_parquet(files[split])
+    data = load_data(DataArguments(train_file=files["train"], validation_file=files["validation"]))
+    assert data["validation"]["label"][:] == data["train"]["label"][:] == [1, 0]
+    assert data["validation"].features == data["train"].features
+
+
+def test_the_label_column_may_be_called_text_and_another_column_label(tmp_path):
+    columns = {"sms": ["a", "b"], "text": ["spam", "ham"], "label": ["x", "y"]}
+    file = write(tmp_path, "data.csv", columns)
+    args = DataArguments(train_file=file, validation_file=file, text_column_names="sms", label_column_name="text")
+    data = load_data(args)
+    assert data["train"].column_names == ["text", "label"]
+    assert data["train"].features["label"].names == ["ham", "spam"]
+
+
+def test_nearly_all_samples_can_be_asked_for(tmp_path):
+    file = write(tmp_path, "data.csv")
+    assert len(load_data(DataArguments(train_file=file, validation_file=file, max_train_samples=9))["train"]) == 9
+
+
 def test_class_labels_stay_as_they_are(tmp_path):
     file = str(tmp_path / "data.parquet")
     feature = ClassLabel(names=["spam", "ham", "other"])
@@ -108,7 +141,14 @@ def test_class_labels_stay_as_they_are(tmp_path):
         ({"columns": ROWS | {"other": ROWS["sms"]}, "text_column_names": None}, "could be in 'sms', 'other'"),
         ({"columns": {"sms": ["a"] * 9, "label": ["ham"] * 9}}, "all training labels are 'ham'"),
         ({"columns": {"sms": ["a"] * 4, "label": ["ham", "spam", "", "ham"]}}, "have no label"),
-        ({"columns": {"sms": ["a"] * 4, "label": [0.5, 1.5, 2.5, 0.5]}}, "numbers with fractions"),
+        ({"columns": {"sms": ["a"] * 4, "label": [0.5, 1.5, 2.5, 0.5]}}, "not classes"),
+        ({"columns": {"sms": ["a", "b"], "label": [[0], [1]]}, "name": "data.json"}, "not classes"),
+        ({"raw": "", "name": "data.json"}, "cannot be read as JSON|has no rows"),
+        ({"raw": "sms,label\n", "name": "data.csv"}, "cannot be read as CSV|has no rows"),
+        ({"max_train_samples": 0}, "0 examples for the train data are none"),
+        ({"dataset_name": "imdb"}, "were both given"),
+        ({"train_file": None, "validation_file": "x.csv"}, "without --train_file"),
+        ({"train_file": None, "dataset_name": "no/such/data"}, "no/such/data cannot be loaded"),
         ({"columns": {"sms": ["a"] * 4, "label": ["ham", "ham", "ham", "spam"]}}, "every class on both sides"),
         ({"validation_split_percentage": 100}, "validation_split_percentage=100"),
         ({"validation": {"sms": ["a"], "label": ["spma"]}}, "the label 'spma', which the training data has not"),

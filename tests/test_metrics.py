@@ -106,3 +106,10 @@ def test_ignored_labels_and_hidden_states_do_not_reach_the_default_metrics():
     prediction = EvalPrediction(predictions=(logits, np.zeros((3, 7))), label_ids=np.array([1, -100, 0]))
     metrics = classification_metrics()(prediction)
     assert (metrics["tp"], metrics["fp"], metrics["fn"], metrics["tn"]) == (1, 1, 0, 0)
+
+
+def test_predictions_in_a_list_of_batches_are_those_in_one_array():
+    logits, labels = np.random.default_rng(0).normal(size=(6, 2)), np.array([1, 0, -100, 1, 1, 0])
+    whole = classification_metrics()(EvalPrediction(predictions=logits, label_ids=labels))
+    batches = EvalPrediction(predictions=[logits[:4], logits[4:]], label_ids=[labels[:4], labels[4:]])
+    assert classification_metrics()(batches) == whole

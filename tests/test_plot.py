@@ -115,6 +115,11 @@ def test_other_metrics_are_drawn_beside_precision_and_recall(sweep):
     assert np.array_equal(line.get_ydata(), sweep.curve("f1")["f1"])
 
 
+def test_a_sweep_in_which_nothing_is_found_has_no_best_mark():
+    nothing = make_sweep([make_point(1.0, 0, 0, 20, 80), make_point(7.0, 0, 0, 20, 80)], label_names=["a", "b", "c"])
+    assert "best F1" not in text_of(plot_sweep(nothing)["precision_recall"])
+
+
 def test_an_empty_sweep_is_refused():
     with pytest.raises(InvalidInputError, match="no finished leg"):
         plot_sweep(make_sweep([]))

@@ -86,9 +86,13 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
         ('{"format_version": 99}', "format version 99"),
         ("[]", "format version None"),
         ('{"format_version": 1}', "lacks counts, dataset"),
+        ("damaged point", "has a damaged point"),
     ],
 )
 def test_what_is_no_sweep_is_refused_in_one_sentence(tmp_path, content, sentence):
+    if content == "damaged point":
+        make_sweep(ARTICLE).save(tmp_path)
+        content = (tmp_path / "sweep.json").read_text().replace('"recall": 0.4,', "")
     if content is not None:
         (tmp_path / "sweep.json").write_text(content)
     with pytest.raises(InvalidInputError, match=sentence):
@@ -136,6 +140,16 @@ def test_legs_that_predict_no_positive_are_no_crossing():
     assert make_sweep([ARTICLE[0]]).break_even() is None
     never = [make_point(0.1, 0, 0, 20, 80), make_point(1, 0, 0, 20, 80), make_point(10, 19, 21, 1, 59)]
     assert make_sweep(never).break_even() is None
+    nothing_right = [make_point(0.1, 0, 3, 20, 77), ARTICLE[1]]
+    assert make_sweep(nothing_right).break_even() is None
+
+
+def test_the_value_at_the_break_even_does_not_pass_through_a_leg_without_positives():
+    collapsed = [ARTICLE[1], make_point(9.0, 0, 0, 20, 80), ARTICLE[3]]
+    sweep = make_sweep(collapsed)
+    assert sweep.break_even() == make_sweep([ARTICLE[1], ARTICLE[3]]).break_even()
+    assert sweep.at(sweep.break_even(), "precision") == pytest.approx(sweep.at(sweep.break_even(), "recall"))
+    assert sweep.at(sweep.break_even(), "precision") > 0.4
 
 
 def test_a_leg_in_which_precision_is_recall_is_the_break_even():
@@ -165,12 +179,12 @@ def test_several_seeds_are_averaged_by_ratio():
     assert curve["tp"].tolist() == [9, 15]
 
 
-def test_the_best_ratio_has_the_highest_metric_and_among_equals_is_nearest_to_natural():
+def test_the_best_ratio_has_the_highest_metric_and_among_equals_is_the_first_as_for_the_trainer():
     sweep = make_sweep(ARTICLE)
     assert sweep.best("f1") == max(ARTICLE, key=lambda point: point.f1).ratio
     assert sweep.best("recall") == 700.0
     equal = [make_point(ratio, 15, 5, 5, 75) for ratio in (0.5, 9.0, 300.0)]
-    assert make_sweep(equal).best("f1") == 9.0
+    assert make_sweep(equal).best("f1") == 0.5
 
 
 def test_an_empty_sweep_has_nothing_to_choose_from():

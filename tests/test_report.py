@@ -62,6 +62,9 @@ def test_metrics_are_computed_anew_from_the_predictions(tmp_path, classes):
     make_sweep(points, seeds=[1, 2], label_names=["a", "b", "c"][:classes]).save(tmp_path)
     scores = report.score(RatioSweep.load(tmp_path), ["precision", "f1", "matthews_correlation"])
     average = "binary" if classes == 2 else "macro"
+    for point in report.recomputed(RatioSweep.load(tmp_path)).points:
+        expected = precision_recall(*predictions[make_point(point.ratio, 1, 1, 1, 1, point.seed)], average=average)
+        assert (point.tp, point.precision, point.f1) == (expected["tp"], expected["precision"], expected["f1"])
     for i, ratio in enumerate((1.0, 7.0)):
         own = [pair for point, pair in predictions.items() if point.ratio == ratio]
         for name in ("precision", "f1"):

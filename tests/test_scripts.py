@@ -110,17 +110,30 @@ def test_a_leg_of_the_script_is_the_standalone_run_with_its_seed(run_script, fla
         assert np.abs(swept - logits).max() < 1e-6  # the batches of 64 and of 8 pad differently
 
 
+def test_the_kept_model_is_tested_once_on_data_that_no_choice_saw(run_script, flags, spam_file, tmp_path):
+    out = tmp_path / "out"
+    printed = run_script("sweep.py", *flags, "--output_dir", out, "--ratios", 1, 7, "--test_file", spam_file)
+    results = json.loads((out / "test_results.json").read_text())
+    assert (
+        f"On the test data, which no choice saw, that model has precision {results['test_precision']:.3f}" in printed
+    )
+    assert results["test_tp"] + results["test_fn"] == 20
+    assert "test texts are training texts too" in printed
+
+
 def test_charts_are_redrawn_from_the_predictions_with_other_metrics(run_script, flags, tmp_path):
     out, charts = tmp_path / "out", tmp_path / "charts"
     run_script("sweep.py", *flags, "--output_dir", out, "--ratios", 1, 7, "--save_strategy", "no")
     moved = shutil.move(out, tmp_path / "moved")
+    edited = (moved / "sweep.json").read_text().replace('"recall": 1.0', '"recall": 0.123')
+    (moved / "sweep.json").write_text(edited)  # the predictions decide, not what was recorded
     printed = run_script(
         "plot_precision_recall.py", moved, "--metrics", "f1", "matthews_correlation", "--output_dir", charts
     )
-    assert "best F1" in printed
+    assert "0.123" not in printed
     for chart in CHARTS:
         assert (charts / chart).stat().st_size > 5000
-    assert "matthews_correlation" in (charts / "precision_recall.svg").read_text()
+    assert (charts / "precision_recall.svg").read_text() != (moved / "precision_recall.svg").read_text()
     assert matplotlib.image.imread(charts / "precision_recall.png").shape[2] == 4
 
 
@@ -135,6 +148,7 @@ def test_charts_are_redrawn_from_the_predictions_with_other_metrics(run_script, 
         (["--train_file", "missing.csv"], "error: there is no file missing.csv"),
         (["--num_ratios", "1"], "error: num_ratios=1 makes no sweep"),
         (["--class_weights", "{spam: 3}"], "error: class_weights='{spam: 3}' is not JSON"),
+        (["--dataset_name", "imdb"], "error: --dataset_name and --train_file were both given"),
         (["--model_name_or_path", "no/such/model"], "error: no/such/model cannot be loaded"),
     ],
 )
@@ -143,6 +157,11 @@ def test_wrong_flags_end_with_one_sentence_and_train_nothing(run_script, flags, 
     assert ended.startswith(sentence)
     assert "\n" not in ended
     assert not (tmp_path / "out" / "predictions").exists()
+
+
+def test_an_unknown_flag_ends_with_usage_and_its_name(run_script, flags, capsys):
+    assert run_script("sweep.py", *flags, "--no_such_flag", "7") == "2"
+    assert "no_such_flag" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_sweep_cannot_be_redrawn(run_script, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
 from weighloss import (
@@ -185,10 +185,14 @@ def test_plain_training_arguments_sweep_the_default_grid_and_come_back_unchanged
     trainer = make_sweep(tmp_path, train_data, eval_data, callback, config_class=TrainingArguments)
     before = trainer.args.to_dict()
     compute_metrics = trainer.compute_metrics
+    trainer.evaluate()
+    trainer.args.eval_on_start = True
     trainer.train()
+    trainer.args.eval_on_start = False
     sweep = callback.sweep
     assert sweep.ratios == sorted([sweep.natural_ratio / 4, sweep.natural_ratio, sweep.natural_ratio * 4, 1])
     assert trainer.args.to_dict() == before
+    assert trainer.args.weight_ratio == sweep.ratios[-1]
     assert trainer.compute_metrics is compute_metrics
 
 
@@ -243,6 +247,10 @@ def test_several_classes_sweep_by_macro_averages(tmp_path):
     assert callback.sweep.points[1].recall == expected["recall"]
 
 
+BEST = {"load_best_model_at_end": True, "save_strategy": "best"}
+GROUPED = {"train_sampling_strategy": "group_by_length"}
+
+
 class EpochData(torch.utils.data.Dataset):
     def __init__(self, data):
         self.data = list(data)
@@ -275,9 +283,23 @@ class AugmentedData(EpochData):
         ({"callback": {"ratios": [1, 0]}}, "positive finite number"),
         ({"callback": {"ratios": [1, float("nan")]}}, "positive finite number"),
         ({"callback": {"epochs_per_ratio": 0}}, "whole number from 1"),
+        ({"callback": {"epochs_per_ratio": "2"}}, "whole number from 1"),
+        ({"callback": {"ratios": 3.0}}, "nothing to sweep over"),
+        ({"callback": {"seeds": 3}}, "nothing to sweep over"),
+        ({"callback": {"seeds": [-1]}}, "whole numbers from 0"),
+        ({"callback": {"seeds": ["1"]}}, "whole numbers from 0"),
+        ({"callback": {"output_dir": __file__}}, "cannot hold the sweep"),
+        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "labels of 3 classes, the model has 2"),
+        ({"eval_data": make_data(20, 0).remove_columns("label")}, "no label column"),
+        ({"eval_data": make_data(20, 0).select([])}, "has 0 labels"),
+        (
+            {"config": GROUPED | {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}},
+            "persistent workers",
+        ),
+        ({"config": BEST | {"metric_for_best_model": "precison"}}, "'precison' is not measured"),
         ({"config": {"class_weights": [1, 2]}}, "no ratio to sweep over"),
         ({"config": {"prediction_loss_only": True}}, "keep the predictions"),
-        ({"config": {"load_best_model_at_end": True, "save_strategy": "best"}}, "'f1' or 'plain_loss'"),
+        ({"config": BEST}, "'f1' or 'plain_loss'"),
         ({"early_stopping": True}, "EarlyStoppingCallback"),
         ({"config": {"train_sampling_strategy": "batch_rebalance"}}, "cannot be rewound"),
     ],
@@ -349,7 +371,105 @@ def test_an_interrupted_sweep_gives_the_trainer_back_its_settings(tmp_path, trai
         trainer.train()
     assert trainer.args.num_train_epochs == 3.0
     assert trainer.args.seed == 42
+    assert trainer.args.weight_ratio is None
     assert len(RatioSweep.load(tmp_path).points) == 1
+
+    # and swept again it starts from what it started from
+    trainer.pop_callback(Interrupt)
+    callback.output_dir = tmp_path / "again"
+    trainer.train()
+    logits, _ = standalone(tmp_path, train_data, eval_data, 1, 5)
+    assert np.array_equal(callback.sweep.predictions(callback.sweep.points[0])[0], logits)
+
+
+def test_a_training_that_is_stopped_in_a_leg_says_that_legs_ratio(tmp_path, train_data, eval_data):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = control.should_training_stop or state.global_step == 15
+
+    callback = RatioSweepCallback(ratios=[1, 2, 3])
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback, callbacks=[Stop()])
+    trainer.train()
+    assert [point.ratio for point in callback.sweep.points] == [1]
+    assert trainer.model.config.weight_ratio == 2
+
+
+def test_a_smaller_batch_size_that_the_finder_settles_on_gives_the_legs_of_that_batch_size(
+    tmp_path, train_data, eval_data
+):
+    class OutOfMemory(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if args.per_device_train_batch_size == 16 and state.train_batch_size == 16 and state.global_step == 2:
+                raise RuntimeError("CUDA out of memory.")
+
+    config = {"auto_find_batch_size": True, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1}
+    callback = RatioSweepCallback(ratios=[1, 9])
+    trainer = make_sweep(tmp_path / "sweep", train_data, eval_data, callback, config, [OutOfMemory()])
+    trainer.train()
+    found = trainer._train_batch_size
+    assert found < 16
+    config = {"per_device_train_batch_size": found, "gradient_accumulation_steps": 1}
+    for point in callback.sweep.points:
+        logits, _ = standalone(tmp_path, train_data, eval_data, point.ratio, 42, config)
+        assert np.abs(callback.sweep.predictions(point)[0] - logits).max() < 1e-6
+
+
+def test_optimizer_and_schedule_of_the_users_own_are_rewound(tmp_path, train_data, eval_data):
+    def optimizers(model):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+
+    results = []
+    for ratios in ([9], [1, 9]):
+        model = make_model()
+        callback = RatioSweepCallback(ratios=ratios)
+        WeightedLossTrainer(
+            model=model,
+            args=TrainingArguments(str(tmp_path / str(len(ratios))), **quiet_args(**TRAINING)),
+            train_dataset=train_data,
+            eval_dataset=eval_data,
+            data_collator=collate,
+            callbacks=[callback],
+            optimizers=optimizers(model),
+        ).train()
+        results.append(callback.sweep.predictions(callback.sweep.points[-1])[0])
+    assert np.array_equal(*results)
+
+
+def test_the_callback_refuses_the_trainer_of_transformers(tmp_path, train_data, eval_data):
+    trainer = Trainer(
+        model=make_model(),
+        args=TrainingArguments(str(tmp_path), **quiet_args()),
+        train_dataset=train_data,
+        data_collator=collate,
+        callbacks=[RatioSweepCallback(ratios=[1])],
+    )
+    with pytest.raises(InvalidInputError, match="WeightedLossTrainer"):
+        trainer.train()
+
+
+def test_what_a_sweep_does_not_use_is_said(tmp_path, train_data, eval_data, caplog):
+    config = {"num_train_epochs": 5, "weight_ratio": 50.0}
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1]), config).train()
+    assert "num_train_epochs=5 is not used" in caplog.text
+    assert "weight_ratio=50 is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"ratios": np.array([4.0, 1.0])}, ([1, 4], [42])),
+        ({"ratios": (2**i for i in range(2)), "seeds": np.arange(2)}, ([1, 2], [0, 1])),
+        ({"ratios": range(1, 3), "seeds": [3, 3]}, ([1, 2], [3])),
+    ],
+    ids=["array", "generator", "range"],
+)
+def test_ratios_and_seeds_may_be_any_series_of_numbers(tmp_path, train_data, eval_data, given, taken):
+    callback = RatioSweepCallback(**given)
+    make_sweep(tmp_path, train_data, eval_data, callback).train()
+    sweep = RatioSweep.load(tmp_path)
+    assert (sweep.ratios, sweep.seeds) == taken
+    assert len(sweep.points) == len(sweep.ratios) * len(sweep.seeds)
 
 
 MEMORY = """

@@ -243,13 +243,77 @@ def test_a_saved_model_says_how_it_was_weighted_and_loads_without_weighloss(tmp_
     assert torch.equal(parameters(loaded), parameters(trainer.model))
 
 
+def test_a_model_made_by_model_init_says_how_it_was_weighted(tmp_path, train_data):
+    args = WeightedLossConfig(str(tmp_path), weight_ratio=5.0, **quiet_args(max_steps=1))
+    trainer = WeightedLossTrainer(
+        model_init=lambda: make_model(), args=args, train_dataset=train_data, data_collator=collate
+    )
+    trainer.train()
+    trainer.save_model()
+    assert json.loads((tmp_path / "config.json").read_text())["weight_ratio"] == 5.0
+
+
+def test_a_model_that_returns_tuples_is_trained_and_evaluated_alike(tmp_path, train_data, eval_data):
+    results = []
+    for return_dict in (True, False):
+        trainer = make_trainer(
+            WeightedLossTrainer, tmp_path, train_data, make_model(dropout=0.0, return_dict=return_dict)
+        )
+        trainer.train()
+        results.append((trainer.predict(eval_data).predictions, trainer.evaluate(eval_data)["eval_loss"]))
+    assert np.array_equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+
+
+def test_evaluation_in_batches_that_are_not_joined_has_the_same_metrics(tmp_path, train_data, eval_data):
+    metrics = []
+    for joined in (True, False):
+        config = {"eval_do_concat_batches": joined, "weight_ratio": 9.0}
+        metrics.append(make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config).evaluate(eval_data))
+    for name in ("eval_tp", "eval_tn", "eval_loss", "eval_plain_loss"):
+        assert metrics[0][name] == pytest.approx(metrics[1][name], abs=1e-6)
+
+
+def test_logits_that_were_preprocessed_keep_the_base_classs_eval_loss(tmp_path, train_data, eval_data):
+    given = {
+        "preprocess_logits_for_metrics": lambda logits, labels: logits.argmax(-1),
+        "compute_metrics": lambda p: {},
+    }
+    config = {"weight_ratio": 9.0}
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config, **given)
+    plain = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config)
+    assert trainer.evaluate(eval_data)["eval_loss"] == pytest.approx(plain.evaluate(eval_data)["eval_loss"], abs=1e-6)
+
+
+def test_the_search_over_the_ratio_trains_with_the_ratio_of_each_trial(tmp_path, train_data, eval_data):
+    optuna = pytest.importorskip("optuna")
+    args = WeightedLossConfig(str(tmp_path), **quiet_args(max_steps=2))
+    trainer = WeightedLossTrainer(
+        model_init=lambda: make_model(),
+        args=args,
+        train_dataset=train_data,
+        eval_dataset=eval_data,
+        data_collator=collate,
+    )
+    ratios = []
+    best = trainer.hyperparameter_search(
+        hp_space=lambda trial: {"weight_ratio": trial.suggest_categorical("weight_ratio", [0.5, 30.0])},
+        compute_objective=lambda metrics: ratios.append(trainer.model.config.weight_ratio) or metrics["eval_f1"],
+        n_trials=2,
+        direction="maximize",
+        sampler=optuna.samplers.GridSampler({"weight_ratio": [0.5, 30.0]}),
+    )
+    assert sorted(ratios) == [0.5, 30.0]
+    assert best.hyperparameters["weight_ratio"] in ratios
+
+
 def test_a_saved_models_counts_weigh_its_evaluation(tmp_path, train_data, eval_data):
     trainer = make_trainer(
         WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 5.0}, eval_dataset=eval_data
     )
     trainer.save_model()
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    again = make_trainer(WeightedLossTrainer, tmp_path, None, loaded, {"weight_ratio": 5.0}, eval_dataset=eval_data)
+    again = make_trainer(WeightedLossTrainer, tmp_path, None, loaded, eval_dataset=eval_data)
     assert again.evaluate()["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-6)
 
 
@@ -294,6 +358,13 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"data": make_data(50, 0).remove_columns("label")}, "no label column"),
         ({"data": make_data(50, 0, names=("a", "b", "c"))}, "load the model with num_labels=3"),
         ({"data": make_data(50, 0).to_iterable_dataset(), "config": {"max_steps": 2}}, "class_counts"),
+        ({"config": {"class_weights": [1, 2, 3]}}, "one value for each of the 2 classes"),
+        ({"config": {"class_weights": {"0": 1, "ham": 2, "spam": 3}}}, "one value for each of the 2 classes"),
+        ({"config": {"class_weights": "5"}}, "one value for each of the 2 classes"),
+        ({"config": {"class_weights": [1, "a"]}}, "positive finite numbers"),
+        ({"config": {"batch_eval_metrics": True}}, "batch_eval_metrics"),
+        ({"config": {"label_names": ["target"]}}, "'target'"),
+        ({"model": {"num_labels": 3}, "config": {"positive_label": "1"}}, "no meaning with 3 classes"),
         ({"trainer": {"compute_loss_func": lambda *a, **k: 0}}, "compute_loss_func"),
     ],
 )
@@ -308,6 +379,20 @@ def test_wrong_input_is_refused_by_the_constructor_in_one_sentence(tmp_path, tra
             **change.get("trainer", {}),
         )
     assert "\n" not in str(caught.value)
+
+
+def test_batches_without_labels_are_refused_in_one_sentence(tmp_path, train_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data)
+    trainer.data_collator = lambda rows: {("label" if k == "labels" else k): v for k, v in collate(rows).items()}
+    with pytest.raises(InvalidInputError, match="the batches have no 'labels'"):
+        trainer.train()
+
+
+def test_streamed_data_without_known_columns_train_with_explicit_counts(tmp_path, train_data):
+    streamed = train_data.to_iterable_dataset().map(lambda row: row)
+    assert streamed.column_names is None
+    config = {"class_counts": [150, 42], "max_steps": 2}
+    make_trainer(WeightedLossTrainer, tmp_path, streamed, config=config).train()
 
 
 def test_evaluating_without_any_counts_is_refused(tmp_path, eval_data):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 
 from .errors import InvalidInputError
@@ -28,8 +29,15 @@ class DataArguments:
     validation_split_name: str | None = field(
         default=None, metadata={"help": "Evaluation split. Default: 'validation' if there is one."}
     )
+    test_split_name: str | None = field(
+        default=None, metadata={"help": "Split to test the kept model on, which no choice sees. Default: none."}
+    )
     train_file: str | None = field(default=None, metadata={"help": "Training data as CSV, TSV, JSON or Parquet."})
-    validation_file: str | None = field(default=None, metadata={"help": "Evaluation data, in the same format."})
+    validation_file: str | None = field(default=None, metadata={"help": "Evaluation data, in one of these formats."})
+    test_file: str | None = field(
+        default=None,
+        metadata={"help": "Data to test the kept model on, which no choice sees, in one of these formats."},
+    )
     validation_split_percentage: int = field(
         default=20, metadata={"help": "Share of the training data to evaluate on when there is no evaluation data."}
     )
@@ -41,6 +49,7 @@ class DataArguments:
     max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to this number of tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training examples."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Use only so many evaluation examples."})
+    max_predict_samples: int | None = field(default=None, metadata={"help": "Use only so many test examples."})
     shuffle_seed: int = field(default=42, metadata={"help": "Seed of the split and of --max_*_samples."})
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
 
@@ -92,7 +101,7 @@ def builtin_data(num_train: int = 1200, num_validation: int = 600, positive_shar
 
 
 def load_data(args: DataArguments, cache_dir: str | None = None, token: str | None = None) -> DatasetDict:
-    """Training and evaluation data with columns `text` and `label`.
+    """Training, evaluation and, where it is named, test data with columns `text` and `label`.
 
     Text columns are joined, labels that are no `ClassLabel` become one with the classes of the training data. Without
     evaluation data a stratified share of the training data is split off, and said so; so are evaluation texts that are
@@ -106,18 +115,23 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
 
     Returns
     -------
-    DatasetDict with splits `train` and `validation`, columns `text` (string) and `label` (ClassLabel).
+    DatasetDict with splits `train`, `validation` and perhaps `test`, columns `text` (string) and `label` (ClassLabel).
 
     Raises
     ------
     InvalidInputError
         When a file or data set cannot be read, a column is not there, or the labels make no classes.
     """
+    if args.dataset_name and args.train_file:
+        raise InvalidInputError("--dataset_name and --train_file were both given: write one of them.")
+    if args.is_builtin and (args.validation_file or args.test_file):
+        raise InvalidInputError("--validation_file or --test_file was given without --train_file: write that too.")
     if args.is_builtin:
         data = builtin_data()
     else:
         data = _load_files(args) if args.train_file else _load_from_hub(args, cache_dir, token)
         data = _text_and_label(data, args)
+    say = PartialState().print  # on the main process only
     if "validation" not in data:
         share = args.validation_split_percentage
         if not 0 < share < 100:
@@ -125,16 +139,18 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
                 f"validation_split_percentage={share} leaves an empty split: write a number from 1 to 99."
             )
         train, validation = _stratified_split(data["train"], share / 100, args.shuffle_seed)
-        data = DatasetDict(train=train, validation=validation)
-        print(f"No evaluation data given: {share}% of the training data, stratified by label, is held out for it.")
-    for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
-        if limit is not None and limit < len(data[split]):
-            data[split] = _stratified_split(data[split], limit, args.shuffle_seed)[1]
+        data["train"], data["validation"] = train, validation
+        say(f"No evaluation data given: {share}% of the training data, stratified by label, is held out for it.")
+    limits = {"train": args.max_train_samples, "validation": args.max_eval_samples, "test": args.max_predict_samples}
+    for split, limit in limits.items():
+        if limit is not None and limit < 1:
+            raise InvalidInputError(f"{limit} examples for the {split} data are none: write a number from 1.")
+        if limit is not None and limit < len(data.get(split, ())):
+            data[split] = _sample(data[split], limit, args.shuffle_seed)
     known = set(data["train"]["text"])
-    if repeated := sum(text in known for text in data["validation"]["text"]):
-        print(
-            f"{repeated:,} of {len(data['validation']):,} evaluation texts are training texts too: figures on them flatter."
-        )
+    for split in data.keys() - {"train"}:
+        if repeated := sum(text in known for text in data[split]["text"]):
+            say(f"{repeated:,} of {len(data[split]):,} {split} texts are training texts too: figures on them flatter.")
     return data
 
 
@@ -154,7 +170,7 @@ def _docstring_summaries(package: str) -> Iterator[str]:
     spec = importlib.util.find_spec(package)
     for folder in spec.submodule_search_locations or [] if spec else []:
         for file in sorted(Path(folder).rglob("*.py")):
-            if "tests" in file.parts:
+            if "tests" in file.relative_to(folder).parts:
                 continue
             try:
                 module = ast.parse(file.read_text(encoding="utf-8"))
@@ -174,7 +190,7 @@ def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> Iterator[s
 
 
 def _load_files(args: DataArguments) -> DatasetDict:
-    files = {"train": args.train_file, "validation": args.validation_file}
+    files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
     data = {}
     for split, name in files.items():
         if name is None:
@@ -182,28 +198,36 @@ def _load_files(args: DataArguments) -> DatasetDict:
         file = Path(name)
         if not file.is_file():
             raise InvalidInputError(f"there is no file {name}: check the path of --{split}_file.")
-        loader = _LOADERS.get(file.suffix.lower().removeprefix("."))
+        suffix = file.suffix.lower()
+        loader = _LOADERS.get(suffix.removeprefix("."))
         if loader is None:
             raise InvalidInputError(
                 f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them."
             )
         # Blank stays blank, and a class may be called "None" or "NA".
-        options = {"sep": "\t" if file.suffix == ".tsv" else ",", "keep_default_na": False} if loader == "csv" else {}
+        options = {"sep": "\t" if suffix == ".tsv" else ",", "keep_default_na": False} if loader == "csv" else {}
         try:
             data[split] = load_dataset(loader, data_files=str(file.resolve()), split="train", **options)
         except Exception as error:  # datasets wraps what its many readers raise
-            cause = str(error.__cause__ or error).strip().splitlines()[0]
-            raise InvalidInputError(
-                f"{name} cannot be read as {file.suffix[1:].upper()} ({cause}): check its format."
-            ) from error
+            raise InvalidInputError(f"{name} cannot be read as {suffix[1:].upper()} ({_reason(error)}).") from error
+        if not len(data[split]):
+            raise InvalidInputError(f"{name} has no rows: give one with examples.")
     return DatasetDict(data)
 
 
 def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None) -> DatasetDict:
-    data = load_dataset(
-        args.dataset_name, args.dataset_config_name, revision=args.dataset_revision, cache_dir=cache_dir, token=token
-    )
-    names = {"train": args.train_split_name, "validation": args.validation_split_name}
+    options = {"revision": args.dataset_revision, "cache_dir": cache_dir, "token": token}
+    try:
+        data = load_dataset(args.dataset_name, args.dataset_config_name, **options)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"the data set {args.dataset_name} cannot be loaded ({_reason(error)}): check its name and the login."
+        ) from error
+    names = {
+        "train": args.train_split_name,
+        "validation": args.validation_split_name,
+        "test": args.test_split_name,
+    }
     if names["validation"] is None and "validation" in data:
         names["validation"] = "validation"
     for name in names.values():
@@ -238,45 +262,60 @@ def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
                 f"{', '.join(map(repr, part.column_names))}; write those of the texts as --text_column_names."
             )
 
-    def join(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def read(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows = zip(*(batch[name] for name in texts), strict=True)
-        return {
-            "text": [
-                args.text_column_delimiter.join("" if text is None else str(text) for text in row) for row in rows
-            ]
-        }
+        joined = [args.text_column_delimiter.join("" if text is None else str(text) for text in row) for row in rows]
+        return {"text": joined, "label": batch[label]}
 
-    data = data.map(join, batched=True, desc="Reading texts")
-    data = DatasetDict({split: part.select_columns(["text", label]) for split, part in data.items()})
-    return _encode_labels(data.rename_column(label, "label") if label != "label" else data)
+    read_data = {}
+    for split, part in data.items():
+        features = Features({"text": Value("string"), "label": part.features[label]})
+        read_data[split] = part.map(
+            read, batched=True, remove_columns=part.column_names, features=features, desc="Reading"
+        )
+    return _encode_labels(DatasetDict(read_data))
 
 
 def _encode_labels(data: DatasetDict) -> DatasetDict:
-    if isinstance(data["train"].features["label"], ClassLabel):
-        return data
-    classes = {split: set(part.unique("label")) for split, part in data.items()}
-    for split, found in classes.items():
-        if found & {None, ""}:
+    feature = data["train"].features["label"]
+    if not isinstance(feature, ClassLabel) and getattr(feature, "dtype", "list").startswith(
+        ("float", "list", "struct")
+    ):
+        raise InvalidInputError(f"the labels are {feature}, not classes: give a column of names or whole numbers.")
+    found = {split: set(part.unique("label")) for split, part in data.items()}
+    for split, labels in found.items():
+        if labels & {None, ""} or (isinstance(data[split].features["label"], ClassLabel) and -1 in labels):
             raise InvalidInputError(f"some rows of the {split} data have no label: drop or fill them first.")
-        if unknown := found - classes["train"]:
-            raise InvalidInputError(
-                f"the {split} data has the label {min(map(repr, unknown))}, which the training data has not: "
-                "correct it, or drop those rows."
-            )
-    if any(isinstance(label, (float, list)) for label in classes["train"]):
-        raise InvalidInputError(
-            "the labels are numbers with fractions or lists, not classes: give a column of names or ids."
-        )
-    names = [str(label) for label in sorted(classes["train"])]
-    if len(names) < 2:
+    names = feature.names if isinstance(feature, ClassLabel) else [str(label) for label in sorted(found["train"])]
+    if len(found["train"]) < 2:
         raise InvalidInputError(f"all training labels are {names[0]!r}: check the label column.")
-    data = data.map(
-        lambda batch: {"label": [names.index(str(label)) for label in batch["label"]]},
-        batched=True,
-        remove_columns="label",
-        desc="Reading labels",
-    )
-    return data.cast_column("label", ClassLabel(names=names))
+
+    encoded = {}
+    for split, part in data.items():
+        own = part.features["label"]
+        to_name = own.int2str if isinstance(own, ClassLabel) else str
+        if unknown := {to_name(label) for label in found[split]} - set(names):
+            raise InvalidInputError(
+                f"the {split} data has the label {min(unknown)!r}, which the training data has not: correct it, or drop "
+                "those rows."
+            )
+        if own != ClassLabel(names=names):
+            ids = {label: names.index(to_name(label)) for label in found[split]}
+            part = part.map(
+                lambda batch, ids=ids: {"label": [ids[label] for label in batch["label"]]},
+                batched=True,
+                remove_columns="label",
+                desc="Reading labels",
+            ).cast_column("label", ClassLabel(names=names))
+        encoded[split] = part
+    return DatasetDict(encoded)
+
+
+def _sample(dataset: Dataset, size: int, seed: int) -> Dataset:
+    try:
+        return _stratified_split(dataset, size, seed)[1]
+    except InvalidInputError:  # so few, or nearly all: the classes cannot be on both sides
+        return dataset.shuffle(seed=seed).select(range(size))
 
 
 def _stratified_split(dataset: Dataset, size: int | float, seed: int) -> tuple[Dataset, Dataset]:
@@ -287,3 +326,8 @@ def _stratified_split(dataset: Dataset, size: int | float, seed: int) -> tuple[D
             f"the data cannot be split with every class on both sides ({error}): give --validation_file, or more examples."
         ) from None
     return parts["train"], parts["test"]
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

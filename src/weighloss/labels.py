@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,8 +57,10 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
 
 
 def label_names(dataset: Any, label_column: str | None = None) -> list[str] | None:
-    """The class names of a `ClassLabel` column, None where the dataset has none."""
-    feature: Any = (getattr(dataset, "features", None) or {}).get(_label_column(dataset, label_column))
+    """The class names of a `ClassLabel` column, None where the dataset has no such column."""
+    features = getattr(dataset, "features", None) or {}
+    wanted = LABEL_COLUMNS if label_column is None else (label_column,)
+    feature: Any = next((features[column] for column in wanted if column in features), None)
     feature = getattr(feature, "feature", feature)  # the labels of tokens are a list of ClassLabel
     return list(feature.names) if hasattr(feature, "names") else None
 
@@ -73,8 +76,8 @@ def label_id(label: int | str, names: Sequence[str] | None) -> int:
     if names and label in names:
         return list(names).index(str(label))
     try:
-        return int(label)
-    except ValueError:
+        return int(label) if isinstance(label, str) else operator.index(label)
+    except (ValueError, TypeError):
         known = (
             f"the classes are {', '.join(map(repr, names))}" if names else "the classes have no names here, only ids"
         )

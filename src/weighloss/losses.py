@@ -69,4 +69,4 @@ def weighted_cross_entropy(
     total = (class_weights[labels.where(counted, 0)] * losses).sum()
     if num_items is None:
         num_items = counted.sum().clamp(min=1)
-    return total / num_items
+    return total / torch.as_tensor(num_items, device=total.device)

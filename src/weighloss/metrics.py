@@ -12,6 +12,7 @@ from sklearn.metrics import (
     multilabel_confusion_matrix,
     precision_recall_fscore_support,
 )
+from transformers import EvalPrediction
 
 from .errors import InvalidInputError
 from .labels import IGNORE_INDEX
@@ -159,6 +160,9 @@ def classification_metrics(positive_label: int = 1) -> Callable[[Any], dict[str,
 def logits_and_labels(prediction: Any) -> tuple[np.ndarray, np.ndarray]:
     """Logits (n_items, n_classes) and labels (n_items,) of a `transformers.EvalPrediction`, labels of −100 left out."""
     logits, labels = prediction.predictions, prediction.label_ids
+    if isinstance(labels, list):  # eval_do_concat_batches=False
+        batches = [logits_and_labels(EvalPrediction(*batch)) for batch in zip(logits, labels, strict=True)]
+        return np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
     if isinstance(logits, tuple):  # hidden states and attentions come behind the logits
         logits = logits[0]
     counted = labels != IGNORE_INDEX

@@ -117,5 +117,5 @@ def _load(auto_class: Any, name: str, args: ModelArguments, **options: Any) -> A
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidInputError(
-            f"{name} cannot be loaded ({reason}): check --model_name_or_path, or download the model first."
+            f"{name} cannot be loaded ({reason}): check --model_name_or_path, the login and the network."
         ) from error

@@ -63,7 +63,7 @@ def plot_sweep(
 
 def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> Figure:
     best, break_even = sweep.best("f1"), sweep.break_even()
-    curve = sweep.curve("precision", "recall")
+    curve = sweep.curve("precision", "recall", "f1")
     ratios = curve["ratio"]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -77,7 +77,7 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
     for name, values in other_metrics.items():
         axes.plot(ratios, values, linestyle=":", marker=".", label=name)
 
-    none = [r for r, points in sweep.by_ratio().items() if any(point.predicts_no_positive for point in points)]
+    none = [ratio for ratio in ratios if sweep.predicts_no_positive(ratio)]
     if none:
         axes.plot(
             none,
@@ -101,12 +101,14 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
             break_even, value, "D", color="black", markersize=8, markerfacecolor="none", markeredgewidth=1.6, zorder=6,
             linestyle="none", label=f"break-even P = R = {value:.3g} at {break_even:.3g}",
         )  # fmt: skip
-    axes.plot(
-        [best, best], [sweep.at(best, "precision"), sweep.at(best, "recall")], "*", color="black", markersize=12,
-        zorder=7, linestyle="none", label=f"best F1 = {sweep.at(best, 'f1'):.3g} at {best:.3g}",
-    )  # fmt: skip
+    if (f1 := curve["f1"].max()) > 0:
+        at_best = curve["precision"][ratios == best], curve["recall"][ratios == best]
+        axes.plot(
+            [best, best], at_best, "*", color="black", markersize=12, zorder=7, linestyle="none",
+            label=f"best F1 = {f1:.3g} at {best:.3g}",
+        )  # fmt: skip
 
-    _log_axis(axes)
+    _log_axis(axes, sweep)
     axes.set(
         ylim=(-0.03, 1.03),
         ylabel="precision, recall",
@@ -137,9 +139,7 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
         )
         axes.plot([], [], " ", label=reason)
 
-    drawn = [
-        i for i, points in enumerate(sweep.by_ratio().values()) if not any(p.predicts_no_positive for p in points)
-    ]
+    drawn = [i for i, ratio in enumerate(curve["ratio"]) if not sweep.predicts_no_positive(ratio)]
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
     axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per w_r")
     for i, (x, y, ratio) in enumerate(zip(recall, precision, ratios, strict=True)):
@@ -167,9 +167,15 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
     return figure
 
 
-def _log_axis(axes: Any) -> None:
+def _log_axis(axes: Any, sweep: RatioSweep) -> None:
+    binary = len(sweep.label_names) == 2
+    of = (
+        f"of “{_plain(sweep.positive_name)}” over the other class"
+        if binary
+        else "of the rarest over the commonest class"
+    )
     axes.set_xscale("log")
-    axes.set_xlabel(r"weight ratio $w_r = w_1 / w_0$ (log scale)")
+    axes.set_xlabel(f"weight ratio $w_r$, {of} (log scale)")
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -181,7 +187,11 @@ def _title(sweep: RatioSweep, text: str) -> str:
         if len(sweep.label_names) == 2
         else f"macro average of {len(sweep.label_names)} classes"
     )
-    return f"{text}\n{of}, {sweep.dataset or 'evaluation set'}".replace("$", r"\$")
+    return _plain(f"{text}\n{of}, {sweep.dataset or 'evaluation set'}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # else matplotlib reads a formula
 
 
 def _footnote(figure: Figure, sweep: RatioSweep) -> None:

@@ -20,6 +20,7 @@ from .errors import InvalidInputError
 
 SWEEP_FILE = "sweep.json"
 PREDICTIONS_FOLDER = "predictions"
+MEASURED = ("tp", "fp", "fn", "tn", "precision", "recall", "f1")
 _FORMAT_VERSION = 1
 
 
@@ -59,11 +60,6 @@ class SweepPoint:
     seconds: float
     global_step: int
     predictions: str
-
-    @property
-    def predicts_no_positive(self) -> bool:
-        """Whether nothing was predicted positive, so that precision is 0 by convention only."""
-        return self.tp + self.fp == 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,10 @@ class RatioSweep:
         known = {f.name for f in fields(cls)}
         if missing := known - {"folder"} - content.keys():
             raise InvalidInputError(f"{file} lacks {', '.join(sorted(missing))}: restore it, or sweep again.")
-        points = tuple(SweepPoint(**point) for point in content.pop("points"))
+        try:
+            points = tuple(SweepPoint(**point) for point in content.pop("points"))
+        except TypeError as error:
+            raise InvalidInputError(f"{file} has a damaged point ({error}): restore it, or sweep again.") from None
         return cls(**{k: v for k, v in content.items() if k in known}, points=points, folder=file.parent)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -184,8 +183,12 @@ class RatioSweep:
             if (points := [point for point in self.points if point.ratio == ratio])
         }
 
+    def predicts_no_positive(self, ratio: float) -> bool:
+        """Whether the legs at a ratio predicted nothing positive, so that their precision is 0 by convention only."""
+        return not any(point.tp + point.fp for point in self.by_ratio()[ratio])
+
     def best(self, metric: str = "f1") -> float:
-        """The ratio at which a metric is highest, by its mean over the seeds; the one nearest to natural among equals.
+        """The ratio at which a metric is highest, by its mean over the seeds; the lowest among equals.
 
         Raises
         ------
@@ -194,31 +197,32 @@ class RatioSweep:
         """
         curve = self.curve(metric)
         if not curve["ratio"].size:
-            raise InvalidInputError("the sweep has no finished leg to choose from: let it run, or resume it.")
-        distance = np.abs(np.log(curve["ratio"] / self.natural_ratio))
-        return float(curve["ratio"][np.lexsort((distance, -curve[metric]))[0]])
+            raise InvalidInputError("the sweep has no finished leg to choose from: let it run.")
+        return float(curve["ratio"][curve[metric].argmax()])
 
     def break_even(self) -> float | None:
         """The ratio at which precision equals recall, interpolated in log w_r; None when the curves do not cross.
 
-        Precision equals recall exactly where as many are predicted positive as there are. Legs that predict no positive
-        have P = R = 0 by convention and never count as a crossing. Of several crossings it is the one nearest to the
-        natural ratio.
+        Precision equals recall exactly where as many are predicted positive as there are. Where no positive is found
+        P = R = 0, by convention or in fact, and that never counts as a crossing. Of several crossings it is the one
+        nearest to the natural ratio.
         """
-        groups = self.by_ratio()
-        kept = [ratio for ratio, points in groups.items() if not any(point.predicts_no_positive for point in points)]
-        gap = [fmean(point.precision - point.recall for point in groups[ratio]) for ratio in kept]
-        crossings = [ratio for ratio, value in zip(kept, gap, strict=True) if value == 0]
-        for low, high, gap_low, gap_high in zip(kept, kept[1:], gap, gap[1:], strict=False):
-            if gap_low * gap_high < 0:
-                share = gap_low / (gap_low - gap_high)
-                crossings.append(low * (high / low) ** share)
+        found = self._found()
+        gap = found["precision"] - found["recall"]
+        crossings = found["ratio"][gap == 0].tolist()
+        for i in np.flatnonzero(gap[:-1] * gap[1:] < 0):
+            low, high = found["ratio"][i : i + 2]
+            crossings.append(float(low * (high / low) ** (gap[i] / (gap[i] - gap[i + 1]))))
         return min(crossings, key=lambda ratio: abs(math.log(ratio / self.natural_ratio)), default=None)
 
     def at(self, ratio: float, name: str) -> float:
-        """An attribute of the points at any ratio, interpolated in log w_r between the means over the seeds."""
-        curve = self.curve(name)
-        return float(np.interp(math.log(ratio), np.log(curve["ratio"]), curve[name]))
+        """An attribute of the points at any ratio, interpolated in log w_r between ratios at which positives are found."""
+        found = self._found()
+        return float(np.interp(math.log(ratio), np.log(found["ratio"]), found[name]))
+
+    def _found(self) -> dict[str, np.ndarray]:
+        curve = self.curve("precision", "recall", "f1", "tp")
+        return {name: values[curve["tp"] > 0] for name, values in curve.items()}
 
     def predictions(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n_items, n_classes), float32, and labels (n_items,), int64, of a leg, in the evaluation set's order.

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import evaluate
@@ -8,7 +10,7 @@ import numpy as np
 
 from .errors import InvalidInputError
 from .metrics import PrecisionRecall
-from .record import RatioSweep
+from .record import MEASURED, RatioSweep
 from .weights import ClassWeights
 
 
@@ -50,14 +52,13 @@ def table(sweep: RatioSweep) -> str:
     """
     best, break_even = sweep.best("f1"), sweep.break_even()
     curve = sweep.curve("precision", "recall", "f1", "tp", "fp", "fn", "tn")
-    no_positive = {r: any(point.predicts_no_positive for point in points) for r, points in sweep.by_ratio().items()}
     rows = []
     for i, ratio in enumerate(curve["ratio"]):
         marks = {
             "natural": np.isclose(ratio, sweep.natural_ratio),
             "unweighted": ratio == 1,
-            "best F1": ratio == best,
-            "nothing predicted positive": no_positive[ratio],
+            "best F1": ratio == best and curve["f1"][i] > 0,
+            "nothing predicted positive": sweep.predicts_no_positive(ratio),
         }
         scores = [f"{curve[name][i]:.3f}" for name in ("precision", "recall", "f1")]
         counts = [f"{curve[name][i]:.1f}".removesuffix(".0") for name in ("tp", "fp", "fn", "tn")]
@@ -90,28 +91,48 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
         known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
         raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
     name = sweep.positive_name
-    precision, recall = (100 * sweep.at(ratio, metric) for metric in ("precision", "recall"))
+    at, curve = list(sweep.by_ratio()).index(ratio), sweep.curve("precision", "recall")
+    precision, recall = 100 * curve["precision"][at], 100 * curve["recall"][at]
     found = f"of 100 {name} examples, {recall:.0f} are found"
     if len(sweep.label_names) > 2:
         found = f"of 100 examples of a class, {recall:.0f} are found, on average over the classes"
         flagged = f"of 100 examples put into a class, {precision:.0f} belong there"
-    elif all(point.predicts_no_positive for point in sweep.by_ratio()[ratio]):
+    elif sweep.predicts_no_positive(ratio):
         flagged = f"nothing is flagged as {name}"
     else:
         flagged = f"of 100 examples flagged as {name}, {precision:.0f} are {name}"
     return f"At w_r = {ratio:.4g}: {flagged}; {found}."
 
 
+def recomputed(sweep: RatioSweep) -> RatioSweep:
+    """The sweep with its points' metrics computed anew, with `evaluate`, from the predictions on disk.
+
+    Raises
+    ------
+    InvalidInputError
+        When a leg's predictions cannot be read.
+    """
+    metric, points = PrecisionRecall(), []
+    average = "binary" if len(sweep.label_names) == 2 else "macro"
+    for point in sweep.points:
+        logits, labels = sweep.predictions(point)
+        results = metric.compute(
+            predictions=logits.argmax(-1), references=labels, positive_label=sweep.positive_label, average=average
+        )
+        points.append(replace(point, **{name: results[name] for name in MEASURED}))
+    return replace(sweep, points=tuple(points))
+
+
 def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    """Metrics of every ratio, computed anew from the saved predictions with `evaluate`, means over the seeds.
+    """Other metrics of every ratio, computed from the predictions on disk with `evaluate`, means over the seeds.
 
     Parameters
     ----------
     sweep : RatioSweep
         Loaded from disk.
     metrics : sequence of str
-        What `PrecisionRecall` returns (`precision`, `recall`, `f1`, `accuracy`, `matthews_correlation`), by name and
-        without the Hub, or any other metric by its evaluate name (from the Hub) or the path of its folder.
+        What `PrecisionRecall` returns (`f1`, `accuracy`, `matthews_correlation`), by name and without the Hub, or any
+        other metric by its evaluate name (from the Hub) or the path of its folder.
 
     Returns
     -------
@@ -123,10 +144,10 @@ def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
         When a metric cannot be loaded, or a leg's predictions cannot be read.
     """
     own = PrecisionRecall()
-    average: dict[str, Any] = {"positive_label": sweep.positive_label}
-    if len(sweep.label_names) > 2:
-        average["average"] = "macro"
-    known = {"precision", "recall", "f1", "accuracy", "matthews_correlation"}
+    average = "binary" if len(sweep.label_names) == 2 else "macro"
+    known = [
+        metric for metric in metrics if metric in ("precision", "recall", "f1", "accuracy", "matthews_correlation")
+    ]
     others = [_load_metric(metric) for metric in metrics if metric not in known]
 
     scores: dict[str, list[float]] = {}
@@ -134,15 +155,15 @@ def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
         per_seed: dict[str, list[float]] = {}
         for point in points:
             logits, labels = sweep.predictions(point)
-            predictions = logits.argmax(-1)
-            results = own.compute(predictions=predictions, references=labels, **average)
-            results = {name: results[name] for name in metrics if name in known}
+            items = {"predictions": logits.argmax(-1), "references": labels}
+            results = own.compute(**items, positive_label=sweep.positive_label, average=average)
+            results = {name: results[name] for name in known}
             for other in others:
-                results |= other.compute(predictions=predictions, references=labels)
+                results |= other.compute(**items)
             for name, value in results.items():
                 per_seed.setdefault(name, []).append(float(value))
         for name, values in per_seed.items():
-            scores.setdefault(name, []).append(float(np.mean(values)))
+            scores.setdefault(name, []).append(fmean(values))
     return {name: np.array(values) for name, values in scores.items()}
 
 

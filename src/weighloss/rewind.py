@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from transformers import enable_full_determinism, set_seed
+from transformers import EarlyStoppingCallback, enable_full_determinism, set_seed
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from .errors import InvalidInputError
@@ -24,10 +24,31 @@ class FreshState:
     ----------
     trainer : WeightedLossTrainer
         Before `train()` has changed anything.
+
+    Raises
+    ------
+    InvalidInputError
+        When the trainer has a state that cannot be rewound.
     """
 
     def __init__(self, trainer: WeightedLossTrainer) -> None:
+        if any(isinstance(callback, EarlyStoppingCallback) for callback in trainer.callback_handler.callbacks):
+            raise InvalidInputError(
+                "EarlyStoppingCallback would end the sweep at the first ratio that is no better than another: drop it."
+            )
+        if hasattr(trainer.train_dataset, "set_epoch"):
+            raise InvalidInputError(
+                f"{type(trainer.train_dataset).__name__}.set_epoch would be called with the epochs of the whole sweep, so "
+                "that its legs would differ from stand-alone runs: give training data without it."
+            )
+        sharded = getattr(trainer, "is_distributed_loading_by_transformers", False)
+        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled or sharded:
+            raise InvalidInputError(
+                "DeepSpeed, FSDP and sharded models cannot be rewound between legs: train once per ratio with "
+                "trainer.hyperparameter_search over weight_ratio."
+            )
         self._trainer = trainer
+        self._optimization: dict[str, Any] = {}
         self._weights: dict[str, torch.Tensor] | None = None
         if trainer.model_init is None:
             self._weights = {
@@ -35,8 +56,12 @@ class FreshState:
             }
 
     def keep_optimization(self) -> None:
-        """Keep the state of optimizer, schedule and gradient scaler, which the trainer has just made."""
-        self._optimization = copy.deepcopy({name: part.state_dict() for name, part in self._optimization_parts()})
+        """Keep the state of optimizer, schedule and gradient scaler, before their first step.
+
+        Called again after the batch-size finder has shortened the batches, only the schedule is new.
+        """
+        states = {name: copy.deepcopy(part.state_dict()) for name, part in self._optimization_parts()}
+        self._optimization = {**states, **self._optimization, "schedule": states["schedule"]}
 
     def rewind(self) -> None:
         """Give the trainer what a fresh run with `args.seed` has at the start of its first epoch."""
@@ -50,7 +75,8 @@ class FreshState:
                 if name in weights:
                     tensor.copy_(weights[name])
         for name, part in self._optimization_parts():
-            part.load_state_dict(copy.deepcopy(self._optimization[name]))
+            if name in self._optimization:
+                part.load_state_dict(copy.deepcopy(self._optimization[name]))
 
     def rewind_data_order(self, dataloader: Any, epochs_done: int) -> None:
         """Let the training data come in the order of a fresh run with `args.seed` from this epoch on.

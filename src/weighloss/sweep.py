@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from transformers import EarlyStoppingCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .errors import InvalidInputError
-from .metrics import classification_metrics, logits_and_labels
-from .record import PREDICTIONS_FOLDER, SWEEP_FILE, RatioSweep, SweepPoint, write_predictions
+from .labels import count_labels
+from .metrics import logits_and_labels
+from .record import MEASURED, PREDICTIONS_FOLDER, SWEEP_FILE, RatioSweep, SweepPoint, write_predictions
 from .rewind import FreshState, sampler_of
 from .trainer import TrainingDriver, WeightedLossTrainer
 from .weights import ClassWeights, ratio_grid, unique_ratios
 
 logger = logging.getLogger(__name__)
 
-_MEASURED = ("tp", "fp", "fn", "tn", "precision", "recall", "f1")
+_METRICS = ("f1", "precision", "recall", "accuracy", "plain_loss")
 
 
 class RatioSweepCallback(TrainingDriver):
@@ -83,55 +83,76 @@ class RatioSweepCallback(TrainingDriver):
         self.ratio_span = ratio_span
         self.output_dir = output_dir
         self.dataset_name = dataset_name
+        self._trainer: WeightedLossTrainer | None = None  # while it is driven
+        self._leg_ends = False
 
     @contextmanager
     def driving(self, trainer: WeightedLossTrainer) -> Iterator[None]:
         """Set the trainer up for the sweep; give it back its own settings at the end."""
         args = trainer.args
         self._check(trainer)
-        self._trainer = trainer
-        self._folder = self._folder_for(args)
         self.sweep = self._empty_sweep(trainer)
         self._legs = [(ratio, seed) for seed in self.sweep.seeds for ratio in self.sweep.ratios]
         self._fresh = FreshState(trainer)
-        self._evaluating = False
+        self._folder = _made_folder(args.output_dir if self.output_dir is None else self.output_dir)
+        self.sweep = replace(self.sweep, folder=self._folder)
+        self._warn_of_what_is_not_used(args)
+        self._trainer = trainer
 
-        given = {name: getattr(args, name) for name in ("num_train_epochs", "eval_strategy", "seed")}
+        given = {
+            name: getattr(args, name, None) for name in ("num_train_epochs", "eval_strategy", "seed", "weight_ratio")
+        }
         compute_metrics = trainer.compute_metrics
         args.num_train_epochs = len(self._legs) * self.epochs_per_ratio
         args.eval_strategy = IntervalStrategy.NO  # this callback asks for the evaluations
         trainer.compute_metrics = lambda prediction: self._compute_metrics(prediction, compute_metrics)
         try:
             yield
+            given["weight_ratio"] = args.weight_ratio  # that of the model which the trainer now holds
+        except BaseException:
+            self._fresh.rewind()  # the next sweep starts where this one did
+            raise
         finally:
             for name, value in given.items():
                 setattr(args, name, value)
             trainer.compute_metrics = compute_metrics
-            del self._trainer, self._fresh
+            trainer.record_class_weights()
+            self._trainer = None
+            del self._fresh
 
     def schedule_steps(self, num_training_steps: int) -> int:
         """Every leg has a schedule of its own."""
         self._steps_per_leg = num_training_steps // len(self._legs)
         return self._steps_per_leg
 
-    def on_schedule_created(self, trainer: WeightedLossTrainer) -> None:
-        """Keep what a fresh run has, for the start of every leg."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start with no point: the batch-size finder trains anew with smaller batches."""
+        if self._trainer is None:
+            raise InvalidInputError(
+                "RatioSweepCallback drives a WeightedLossTrainer: swap transformers.Trainer for it."
+            )
+        if state.global_step:
+            raise InvalidInputError(
+                "a sweep does not resume from a checkpoint: leave resume_from_checkpoint out, and give the ratios that "
+                "are missing and another output folder."
+            )
+        self.sweep = replace(self.sweep, points=())
         self._fresh.keep_optimization()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
-        """Start a leg, or go on with one whose checkpoint was resumed."""
+        """Start a leg."""
         leg, steps_done = divmod(state.global_step, self._steps_per_leg)
-        args.weight_ratio, args.seed = self._legs[leg]
-        self._fresh.rewind_data_order(train_dataloader, leg * self.epochs_per_ratio)
         if steps_done == 0:
+            args.weight_ratio, args.seed = self._legs[leg]
             self._fresh.rewind()
-            self._trainer.record_class_weights()
+            self._fresh.rewind_data_order(train_dataloader, leg * self.epochs_per_ratio)
+            cast(WeightedLossTrainer, self._trainer).record_class_weights()
             self._started = time.perf_counter()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for the leg's evaluation, and for its checkpoint where checkpoints are wanted."""
         if state.global_step % self._steps_per_leg == 0:
-            self._evaluating = True
+            self._leg_ends = True
             control.should_log = True
             control.should_evaluate = True
             control.should_save = args.save_strategy == SaveStrategy.EPOCH or (
@@ -144,16 +165,16 @@ class RatioSweepCallback(TrainingDriver):
         self, args: Any, state: Any, control: Any, metrics: Any = None, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
         """Write the leg's predictions and point."""
-        if not self._evaluating:
+        if not self._leg_ends:
             return
-        self._evaluating = False
-        leg = state.global_step // self._steps_per_leg - 1
+        self._leg_ends = False
+        leg = self._leg_of(state.global_step)
         ratio, seed = self._legs[leg]
         file = f"{PREDICTIONS_FOLDER}/leg-{leg:02d}_ratio-{ratio:.4g}_seed-{seed}.parquet"
         point = SweepPoint(
             ratio=ratio,
             seed=seed,
-            **{name: self._measured[name] for name in _MEASURED},
+            **cast(Any, {name: self._measured[name] for name in MEASURED}),
             eval_loss=metrics["eval_loss"],
             eval_plain_loss=metrics["eval_plain_loss"],
             seconds=time.perf_counter() - self._started,
@@ -167,38 +188,47 @@ class RatioSweepCallback(TrainingDriver):
             self.sweep.save(self._folder)
         del self._prediction
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start with no point: the batch-size finder trains anew with smaller batches."""
-        self.sweep = replace(self.sweep, points=())
-
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Let arguments and model configuration say which leg's model the trainer holds."""
-        if not self.sweep.points:
-            return
-        kept = self.sweep.points[-1]
+        """Let the arguments say which leg's model the trainer holds."""
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            kept = next(point for point in self.sweep.points if point.global_step == state.best_global_step)
+            held = state.best_global_step
         else:
+            held = state.global_step
             logger.warning(
-                "The trainer holds the model of the sweep's last leg, w_r = %.4g; with load_best_model_at_end=True and "
-                "metric_for_best_model='f1' it keeps the best leg's.",
-                kept.ratio,
+                "The trainer holds the model of the sweep's last leg; with load_best_model_at_end=True, "
+                "metric_for_best_model='f1' and save_strategy='best' it keeps the best leg's."
             )
-        args.weight_ratio = kept.ratio
-        self._trainer.record_class_weights()
+        args.weight_ratio, _ = self._legs[self._leg_of(held)]
+
+    def _leg_of(self, global_step: int) -> int:
+        """The leg whose optimizer step was the last of so many."""
+        return max(global_step - 1, 0) // self._steps_per_leg
 
     def _compute_metrics(self, prediction: Any, compute_metrics: Any) -> dict[str, Any]:
+        trainer = cast(WeightedLossTrainer, self._trainer)
+        if not self._leg_ends:
+            return compute_metrics(prediction)
         self._prediction = prediction
-        self._measured: dict[str, Any] = classification_metrics(self.sweep.positive_label)(prediction)
-        args = self._trainer.args
-        return {"weight_ratio": args.weight_ratio, "seed": args.seed} | self._measured | compute_metrics(prediction)
+        self._measured = trainer.default_metrics(prediction)
+        others = {} if compute_metrics is trainer.default_metrics else compute_metrics(prediction)
+        return {"weight_ratio": trainer.args.weight_ratio, "seed": trainer.args.seed} | self._measured | others
+
+    def _warn_of_what_is_not_used(self, args: Any) -> None:
+        if args.num_train_epochs not in (type(args).num_train_epochs, self.epochs_per_ratio):
+            logger.warning(
+                "num_train_epochs=%g is not used by a sweep, which trains for epochs_per_ratio=%d at every ratio.",
+                args.num_train_epochs,
+                self.epochs_per_ratio,
+            )
+        if getattr(args, "weight_ratio", None) is not None:
+            logger.warning("weight_ratio=%g is not used by a sweep, whose ratios are its own.", args.weight_ratio)
 
     def _empty_sweep(self, trainer: WeightedLossTrainer) -> RatioSweep:
         natural = ClassWeights.from_counts(trainer.class_weights.counts, None, trainer.positive_label)
         if self.ratios is None:
             ratios = ratio_grid(natural.natural_ratio, self.num_ratios, self.ratio_span)
         else:
-            ratios = unique_ratios(self.ratios)
+            ratios = unique_ratios(_as_list("ratios", self.ratios))
         for ratio in ratios:
             ClassWeights.from_counts(natural.counts, ratio, trainer.positive_label)
         info = getattr(trainer.train_dataset, "info", None)
@@ -208,19 +238,18 @@ class RatioSweepCallback(TrainingDriver):
             positive_label=trainer.positive_label,
             natural_ratio=natural.natural_ratio,
             ratios=ratios,
-            seeds=[trainer.args.seed] if self.seeds is None else list(dict.fromkeys(self.seeds)),
+            seeds=[trainer.args.seed] if self.seeds is None else _checked_seeds(self.seeds),
             epochs_per_ratio=self.epochs_per_ratio,
             model=trainer.model.config._name_or_path,
             dataset=self.dataset_name or getattr(info, "dataset_name", None) or "",
             num_eval=len(cast(Sized, trainer.eval_dataset)),
             versions={name: version(name) for name in ("weighloss", "transformers", "torch")},
-            folder=self._folder,
         )
 
     def _check(self, trainer: WeightedLossTrainer) -> None:
         args, train, evaluation = trainer.args, trainer.train_dataset, trainer.eval_dataset
         callbacks = trainer.callback_handler.callbacks
-        folder = self._folder_for(args)
+        folder = Path(args.output_dir if self.output_dir is None else self.output_dir)
         problems = [
             (evaluation is None, "a sweep needs an evaluation set: give eval_dataset."),
             (
@@ -233,23 +262,10 @@ class RatioSweepCallback(TrainingDriver):
                 f"{type(train).__name__} and {type(evaluation).__name__}: give data sets with a length.",
             ),
             (
-                hasattr(train, "set_epoch"),
-                f"{type(train).__name__}.set_epoch would be called with the epochs of the whole sweep, so that the legs "
-                "would differ from stand-alone runs: give training data without it.",
-            ),
-            (
-                self.epochs_per_ratio < 1 or self.epochs_per_ratio != int(self.epochs_per_ratio),
-                f"epochs_per_ratio={self.epochs_per_ratio} makes no leg: write a whole number from 1.",
+                not isinstance(self.epochs_per_ratio, int) or self.epochs_per_ratio < 1,
+                f"epochs_per_ratio={self.epochs_per_ratio!r} makes no leg: write a whole number from 1.",
             ),
             (args.max_steps > 0, f"max_steps={args.max_steps} would cut the sweep: set epochs_per_ratio instead."),
-            (
-                self.ratios is not None and not len(self.ratios),
-                "ratios=[] leaves nothing to sweep over: give at least one ratio, or None for the default ones.",
-            ),
-            (
-                self.seeds is not None and not len(self.seeds),
-                "seeds=[] leaves nothing to sweep over: give at least one seed, or None for args.seed.",
-            ),
             (
                 getattr(args, "class_weights", None) is not None,
                 "explicit class_weights leave no ratio to sweep over: leave them out.",
@@ -259,23 +275,26 @@ class RatioSweepCallback(TrainingDriver):
                 "prediction_loss_only and batch_eval_metrics keep the predictions from the sweep: leave them out.",
             ),
             (
+                trainer.preprocess_logits_for_metrics is not None,
+                "preprocess_logits_for_metrics keeps the logits from the sweep: leave it out.",
+            ),
+            (
+                args.dataloader_persistent_workers and args.train_sampling_strategy == "group_by_length",
+                "persistent workers evaluate in an order that group_by_length does not tell: leave one of them out.",
+            ),
+            (
                 args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss"),
                 "the weighted eval_loss does not compare across ratios: set metric_for_best_model to 'f1' or 'plain_loss'.",
             ),
             (
-                any(isinstance(callback, EarlyStoppingCallback) for callback in callbacks),
-                "EarlyStoppingCallback would end the sweep at the first ratio that is no better than another: drop it.",
+                args.load_best_model_at_end
+                and trainer.compute_metrics is trainer.default_metrics
+                and args.metric_for_best_model.removeprefix("eval_") not in _METRICS,
+                f"metric_for_best_model={args.metric_for_best_model!r} is not measured: write {', '.join(_METRICS)}.",
             ),
             (
                 sum(isinstance(callback, TrainingDriver) for callback in callbacks) > 1,
                 "two callbacks drive this trainer: leave one RatioSweepCallback.",
-            ),
-            (
-                trainer.is_deepspeed_enabled
-                or trainer.is_fsdp_enabled
-                or getattr(trainer, "is_distributed_loading_by_transformers", False),
-                "DeepSpeed, FSDP and sharded models cannot be rewound between legs: train once per ratio with "
-                "trainer.hyperparameter_search over weight_ratio.",
             ),
             (
                 (folder / SWEEP_FILE).exists(),
@@ -285,9 +304,36 @@ class RatioSweepCallback(TrainingDriver):
         for wrong, sentence in problems:
             if wrong:
                 raise InvalidInputError(sentence)
+        if getattr(args, "class_counts", None) is None:  # else the labels may be the collator's
+            num_classes = len(counts := count_labels(evaluation))
+            if not counts.any() or num_classes > trainer.model.config.num_labels:
+                raise InvalidInputError(
+                    f"the evaluation data has {counts.sum()} labels of {num_classes} classes, the model has "
+                    f"{trainer.model.config.num_labels}: give labelled data of the classes that are trained."
+                )
 
-    def _folder_for(self, args: Any) -> Path:
-        return Path(args.output_dir if self.output_dir is None else self.output_dir)
+
+def _as_list(name: str, values: Any) -> list[Any]:
+    listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    if not listed:
+        raise InvalidInputError(f"{name}={values!r} leaves nothing to sweep over: give a list of at least one number.")
+    return listed
+
+
+def _checked_seeds(seeds: Any) -> list[int]:
+    checked = _as_list("seeds", seeds)
+    if not all(isinstance(seed, (int, np.integer)) and 0 <= seed < 2**32 for seed in checked):
+        raise InvalidInputError(f"seeds={checked!r} are not all seeds: write whole numbers from 0 to 4294967295.")
+    return list(dict.fromkeys(map(int, checked)))
+
+
+def _made_folder(path: str | Path) -> Path:
+    folder = Path(path)
+    try:
+        (folder / PREDICTIONS_FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(f"{folder} cannot hold the sweep ({error}): give another output folder.") from None
+    return folder
 
 
 def _in_dataset_order(prediction: Any, eval_dataloader: Any, args: Any) -> Any:

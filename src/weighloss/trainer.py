@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class WeightedLossConfig(TrainingArguments):
         default=None,
         metadata={"help": "Weight of the positive class over the negative one. Default: the natural ratio."},
     )
-    class_weights: dict[str, float] | str | None = field(
+    class_weights: dict[str, float] | str | None = field(  # a list too, but the flags' parser takes no such union
         default=None,
         metadata={"help": "Explicit weights as JSON, by label name or id: '{\"ham\": 1, \"spam\": 7}' or '[1, 7]'."},
     )
@@ -74,9 +74,6 @@ class TrainingDriver(TrainerCallback):
         """Length of the learning-rate schedule in optimizer steps, out of those of the whole training."""
         return num_training_steps
 
-    def on_schedule_created(self, trainer: WeightedLossTrainer) -> None:
-        """Optimizer, schedule and gradient scaler are there and fresh; no checkpoint has been loaded into them yet."""
-
 
 class WeightedLossTrainer(Trainer):
     """A `Trainer` whose loss weighs the classes; a drop-in, with the same constructor.
@@ -104,18 +101,15 @@ class WeightedLossTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.compute_loss_func is not None:
-            raise InvalidInputError(
-                "compute_loss_func would replace the weighted loss: leave it out, or use transformers.Trainer."
-            )
-        _check_model(self.model)
+        self._check()
         # The base class counts the items of a step only for models that take the count; here the loss takes it.
         self.model_accepts_loss_kwargs = True
         self._counted: tuple[Any, np.ndarray] | None = None
         if self.train_dataset is not None:
             self.record_class_weights()
+        self.default_metrics = classification_metrics(self.positive_label)
         if self.compute_metrics is None:
-            self.compute_metrics = classification_metrics(self.positive_label)
+            self.compute_metrics = self.default_metrics
 
     @property
     def positive_label(self) -> int:
@@ -136,6 +130,8 @@ class WeightedLossTrainer(Trainer):
         weights = getattr(self.args, "class_weights", None)
         if weights is not None:
             weights = self._by_class_id("class_weights", weights)
+        elif ratio is None and self.train_dataset is None:
+            weights = getattr(self.model.config, "class_weights", None)  # those that a loaded model was trained with
         return ClassWeights.from_counts(self._class_counts(), ratio, self.positive_label, weights)
 
     def compute_loss(
@@ -149,6 +145,10 @@ class WeightedLossTrainer(Trainer):
 
         As `Trainer.compute_loss`; the labels are taken out of the inputs, so that the model does not compute a loss too.
         """
+        if "labels" not in inputs:
+            raise InvalidInputError(
+                f"the batches have no 'labels', only {', '.join(map(repr, inputs))}: let the data collator return them."
+            )
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
@@ -162,11 +162,15 @@ class WeightedLossTrainer(Trainer):
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is that of all processes, whose gradients are then averaged, not added up.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        elif self.args.n_gpu > 1 and num_items_in_batch is not None:
+            # DataParallel: the base class counts the items of one GPU, and the logits are those of all.
+            loss = loss / self.args.n_gpu
+        if isinstance(outputs, tuple):
+            outputs = (loss, *outputs)  # what the Trainer expects of a model that returns tuples
         return (loss, outputs) if return_outputs else loss
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`, under the callbacks that drive the trainer."""
-        self.record_class_weights()
         with ExitStack() as stack:
             for driver in self._drivers():
                 stack.enter_context(driver.driving(self))
@@ -174,12 +178,10 @@ class WeightedLossTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """As `Trainer.create_scheduler`, of the length that the callbacks that drive the trainer ask for."""
+        self.record_class_weights()  # here the model is that of model_init, and the ratio that of the search's trial
         for driver in self._drivers():
             num_training_steps = driver.schedule_steps(num_training_steps)
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        for driver in self._drivers():
-            driver.on_schedule_created(self)
-        return scheduler
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def evaluation_loop(
         self,
@@ -191,8 +193,11 @@ class WeightedLossTrainer(Trainer):
     ) -> Any:
         """As `Trainer.evaluation_loop`, with the weighted and the plain loss as means over the whole evaluation set."""
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        if output.predictions is not None and output.label_ids is not None:
-            logits, labels = (torch.as_tensor(array) for array in logits_and_labels(output))
+        if output.predictions is None or output.label_ids is None:
+            return output
+        logits, labels = (torch.as_tensor(array) for array in logits_and_labels(output))
+        # Not what preprocess_logits_for_metrics may have made of the logits: then the base class's mean stands.
+        if logits.shape == (*labels.shape, self.model.config.num_labels):
             weights = torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
             metrics: dict[str, float] = output.metrics or {}
             for name, class_weights in (("loss", weights), ("plain_loss", torch.ones_like(weights))):
@@ -201,6 +206,43 @@ class WeightedLossTrainer(Trainer):
                 )
                 metrics[f"{metric_key_prefix}_{name}"] = loss.item()
         return output
+
+    def _check(self) -> None:
+        args, config = self.args, cast(Any, getattr(self.model, "config", None))
+        if not hasattr(config, "num_labels"):
+            raise InvalidInputError(
+                f"{type(self.model).__name__} has no config with num_labels: load the model with an AutoModelFor… class."
+            )
+        problems = [
+            (
+                self.compute_loss_func is not None,
+                "compute_loss_func would replace the weighted loss: leave it out, or use transformers.Trainer.",
+            ),
+            (
+                args.batch_eval_metrics and self.compute_metrics is None,
+                "batch_eval_metrics needs metrics that are computed batch by batch: give compute_metrics, or leave it out.",
+            ),
+            (
+                self.label_names != ["labels"],
+                f"the labels are looked for in {self.label_names}, but only 'labels' is weighted: let the data collator "
+                "return them as 'labels', without label_names.",
+            ),
+            (
+                config.num_labels < 2,
+                f"the model has num_labels={config.num_labels}, which is regression: load it with num_labels=2 or more.",
+            ),
+            (
+                config.problem_type not in (None, "single_label_classification"),
+                f"the model has problem_type={config.problem_type!r}: only 'single_label_classification' is weighted.",
+            ),
+            (
+                getattr(args, "positive_label", None) is not None and config.num_labels > 2,
+                f"positive_label has no meaning with {config.num_labels} classes, which are averaged: leave it out.",
+            ),
+        ]
+        for wrong, sentence in problems:
+            if wrong:
+                raise InvalidInputError(sentence)
 
     def _drivers(self) -> Iterator[TrainingDriver]:
         return (callback for callback in self.callback_handler.callbacks if isinstance(callback, TrainingDriver))
@@ -216,7 +258,7 @@ class WeightedLossTrainer(Trainer):
         if counts is not None:
             return np.asarray(self._by_class_id("class_counts", counts))
         if self.train_dataset is None:
-            counts = getattr(self.model.config, "class_counts", None)
+            counts = getattr(self.model.config, "class_counts", None)  # those that a loaded model was trained on
             if counts is None:
                 raise InvalidInputError(
                     "there are no training labels to take class weights from: give train_dataset, or class_counts."
@@ -225,8 +267,8 @@ class WeightedLossTrainer(Trainer):
         counts = count_labels(self.train_dataset, num_classes=num_labels)
         if len(counts) > num_labels:
             raise InvalidInputError(
-                f"the training data has label {len(counts) - 1}, but the model has {num_labels} classes (ids 0 to "
-                f"{num_labels - 1}): load the model with num_labels={len(counts)}."
+                f"the training data has {len(counts)} classes (label ids 0 to {len(counts) - 1}), but the model has "
+                f"{num_labels}: load the model with num_labels={len(counts)}."
             )
         return counts
 
@@ -237,16 +279,17 @@ class WeightedLossTrainer(Trainer):
         return names or list(self.model.config.id2label.values())
 
     def _by_class_id(self, name: str, values: Any) -> list[float]:
-        names, ids = self.label_names_by_id, range(self.model.config.num_labels)
+        names = self.label_names_by_id
         if isinstance(values, Mapping):
-            values = {label_id(label, names): value for label, value in values.items()}
-        elif len(values) == len(ids):
-            values = dict(enumerate(values))
-        if set(values) != set(ids):
+            pairs = [(label_id(label, names), value) for label, value in values.items()]
+        else:
+            pairs = list(enumerate(values)) if isinstance(values, (Sequence, np.ndarray)) else []
+        if sorted(i for i, _ in pairs) != list(range(self.model.config.num_labels)):
             raise InvalidInputError(
-                f"{name} must have one value for each of the {len(ids)} classes ({', '.join(names)}), not {values!r}."
+                f"{name} must have one value for each of the {self.model.config.num_labels} classes "
+                f"({', '.join(names)}), not {values!r}."
             )
-        return [values[i] for i in ids]
+        return [value for _, value in sorted(pairs)]
 
     def record_class_weights(self) -> None:
         """Write counts, weights, ratio, natural ratio and positive label to `model.config`."""
@@ -259,20 +302,4 @@ class WeightedLossTrainer(Trainer):
                 "natural_ratio": class_weights.natural_ratio,
                 "positive_label": class_weights.positive_label,
             }
-        )
-
-
-def _check_model(model: Any) -> None:
-    config: Any = getattr(model, "config", None)
-    if not hasattr(config, "num_labels"):
-        raise InvalidInputError(
-            f"{type(model).__name__} has no config with num_labels: load the model with AutoModelForSequenceClassification."
-        )
-    if config.num_labels < 2:
-        raise InvalidInputError(
-            f"the model has num_labels={config.num_labels}, which is regression: load it with num_labels=2 or more."
-        )
-    if config.problem_type not in (None, "single_label_classification"):
-        raise InvalidInputError(
-            f"the model has problem_type={config.problem_type!r}: only 'single_label_classification' is weighted."
         )

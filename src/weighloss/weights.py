@@ -83,6 +83,7 @@ class ClassWeights:
             other than 1 for more than two classes of the same size, or a positive label that is not a class.
         """
         counts = _checked_counts(counts)
+        positive_label = label_id(positive_label, None)
         if not 0 <= positive_label < len(counts):
             raise InvalidInputError(
                 f"positive_label={positive_label} is not a class: the training labels have {len(counts)} classes, "
@@ -222,8 +223,16 @@ def _checked_counts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def _checked_weights(weights: Sequence[float] | np.ndarray, num_classes: int) -> np.ndarray:
-    array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (num_classes,) or not np.isfinite(array).all() or (array <= 0).any():
+    try:
+        array = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.asarray(weights)
+    if (
+        array.dtype != np.float64
+        or array.shape != (num_classes,)
+        or not np.isfinite(array).all()
+        or (array <= 0).any()
+    ):
         raise InvalidInputError(
             f"class weights must be {num_classes} positive finite numbers, one per class, not {array.tolist()!r}."
         )
