@@ -23,8 +23,10 @@ def commands(start: str) -> list[str]:
 
 def test_every_python_snippet_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    make_model().save_pretrained("model")
     namespace = {
         "model": make_model(),
+        "model_name": "model",
         "args": TrainingArguments("out", **quiet_args(per_device_train_batch_size=32)),
         "train": make_data(96, 0),
         "validation": make_data(64, 1),

@@ -141,24 +141,23 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
 
     drawn = [i for i, ratio in enumerate(curve["ratio"]) if not sweep.predicts_no_positive(ratio)]
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
-    axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per w_r")
-    for i, (x, y, ratio) in enumerate(zip(recall, precision, ratios, strict=True)):
-        natural = " (natural)" if np.isclose(ratio, sweep.natural_ratio) else ""
-        offset = (6, 5) if i % 2 else (-6, -11)
-        axes.annotate(
-            f"{ratio:.3g}{natural}",
-            (x, y),
-            offset,
-            textcoords="offset points",
-            fontsize=8,
-            ha="left" if i % 2 else "right",
+    axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per $w_r$")
+    left, bottom = recall.min(initial=1) - 0.1, precision.min(initial=1) - 0.1
+    width, height = 1.02 - left, 1.02 - bottom
+    together: dict[tuple[float, float], list[str]] = {}  # points too close to be labelled each have one label together
+    for x, y, ratio in zip(recall, precision, ratios, strict=True):
+        near = [at for at in together if abs(at[0] - x) / width + abs(at[1] - y) / height < 0.05]
+        together.setdefault(near[0] if near else (x, y), []).append(
+            f"{ratio:.3g}" + (" (natural)" if np.isclose(ratio, sweep.natural_ratio) else "")
         )
+    for (x, y), texts in together.items():
+        axes.annotate(", ".join(texts), (x, y), (-7, -9), textcoords="offset points", fontsize=8, ha="right")
 
     axes.set(
         xlabel="recall",
         ylabel="precision",
-        xlim=(-0.03, 1.06),
-        ylim=(-0.03, 1.06),
+        xlim=(left, 1.02),
+        ylim=(bottom, 1.02),
         title=_title(sweep, "Reweighting and the threshold"),
     )
     axes.grid(alpha=0.3)
