@@ -289,9 +289,10 @@ class AugmentedData(EpochData):
         ({"callback": {"seeds": [-1]}}, "whole numbers from 0"),
         ({"callback": {"seeds": ["1"]}}, "whole numbers from 0"),
         ({"callback": {"output_dir": __file__}}, "cannot hold the sweep"),
-        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "labels of 3 classes, the model has 2"),
+        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "model's 2 classes"),
         ({"eval_data": make_data(20, 0).remove_columns("label")}, "no label column"),
-        ({"eval_data": make_data(20, 0).select([])}, "has 0 labels"),
+        ({"eval_data": make_data(20, 0).select([])}, "has .0, 0. labels"),
+        ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "the positive one among them"),
         (
             {"config": GROUPED | {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}},
             "persistent workers",

@@ -110,7 +110,8 @@ class RatioSweepCallback(TrainingDriver):
             yield
             given["weight_ratio"] = args.weight_ratio  # that of the model which the trainer now holds
         except BaseException:
-            self._fresh.rewind()  # the next sweep starts where this one did
+            if trainer.model_init is None:
+                self._fresh.rewind()  # the next sweep starts where this one did
             raise
         finally:
             for name, value in given.items():
@@ -305,11 +306,16 @@ class RatioSweepCallback(TrainingDriver):
             if wrong:
                 raise InvalidInputError(sentence)
         if getattr(args, "class_counts", None) is None:  # else the labels may be the collator's
-            num_classes = len(counts := count_labels(evaluation))
-            if not counts.any() or num_classes > trainer.model.config.num_labels:
+            num_labels = trainer.model.config.num_labels
+            counts = count_labels(evaluation, num_classes=num_labels)
+            if (
+                len(counts) > num_labels
+                or not counts.any()
+                or (num_labels == 2 and not counts[trainer.positive_label])
+            ):
                 raise InvalidInputError(
-                    f"the evaluation data has {counts.sum()} labels of {num_classes} classes, the model has "
-                    f"{trainer.model.config.num_labels}: give labelled data of the classes that are trained."
+                    f"the evaluation data has {counts.tolist()} labels of each class, but precision and recall need the "
+                    f"model's {num_labels} classes with the positive one among them: give other evaluation data."
                 )
 
 
