@@ -307,14 +307,17 @@ def test_the_search_over_the_ratio_trains_with_the_ratio_of_each_trial(tmp_path,
     assert best.hyperparameters["weight_ratio"] in ratios
 
 
-def test_a_saved_models_counts_weigh_its_evaluation(tmp_path, train_data, eval_data):
-    trainer = make_trainer(
-        WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 5.0}, eval_dataset=eval_data
-    )
+def test_a_loaded_model_is_evaluated_with_the_weights_and_positive_label_it_was_trained_with(
+    tmp_path, train_data, eval_data
+):
+    config = {"weight_ratio": 5.0, "positive_label": "ham"}
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config, eval_dataset=eval_data)
     trainer.save_model()
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    again = make_trainer(WeightedLossTrainer, tmp_path, None, loaded, eval_dataset=eval_data)
-    assert again.evaluate()["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-6)
+    again = make_trainer(WeightedLossTrainer, tmp_path, None, loaded, eval_dataset=eval_data).evaluate()
+    expected = trainer.evaluate()
+    for name in ("eval_loss", "eval_plain_loss", "eval_tp", "eval_recall"):
+        assert again[name] == pytest.approx(expected[name], abs=1e-6)
 
 
 def test_several_classes_are_weighed_and_reported_by_macro_averages(tmp_path):

@@ -115,6 +115,8 @@ class WeightedLossTrainer(Trainer):
     def positive_label(self) -> int:
         """Id of the positive class."""
         label = getattr(self.args, "positive_label", None)
+        if label is None and self.train_dataset is None:
+            label = getattr(self.model.config, "positive_label", None)  # that which a loaded model was trained with
         return 1 if label is None else label_id(label, self.label_names_by_id)
 
     @property
