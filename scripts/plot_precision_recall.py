@@ -7,6 +7,7 @@ python scripts/plot_precision_recall.py sweep_output --metrics f1 matthews_corre
 import sys
 from dataclasses import dataclass, field
 
+import datasets
 from transformers import HfArgumentParser
 
 from weighloss import InvalidInputError, RatioSweep, plot_sweep, report
@@ -38,4 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    datasets.disable_progress_bars()
     main()

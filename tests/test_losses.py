@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
 from transformers.trainer_pt_utils import LabelSmoother
 
-from weighloss import InvalidInputError, weighted_cross_entropy
+from weighloss import ClassWeights, InvalidInputError, calibrated_logits, weighted_cross_entropy
 
 
 def batch(seed: int, size: int, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -101,6 +103,35 @@ def test_the_loss_of_low_precision_logits_is_computed_in_float32(dtype):
     assert loss.item() == pytest.approx(reference(low.double(), labels, weights), rel=1e-6)
 
 
+def test_calibrated_logits_give_the_probabilities_of_the_population_and_weighted_ones_do_not():
+    """Two Gaussians of equal spread: the true posterior is a logistic function, so that a logistic regression fits it."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random(60_000) < 0.12).astype(int)
+    features = generator.normal(labels[:, None] * [1.5, 0.5], 1)
+    class_weights = ClassWeights.from_counts(np.bincount(labels), ratio=20)
+    model = LogisticRegression(C=1e6, class_weight=dict(enumerate(class_weights.weights))).fit(features, labels)
+    margin = torch.tensor(model.decision_function(features))
+    weighted = torch.stack([torch.zeros_like(margin), margin], dim=-1)
+    calibrated = calibrated_logits(weighted, torch.tensor(class_weights.weights))
+
+    def calibration_error(logits):
+        probabilities = logits.softmax(-1)[:, 1].numpy()
+        bins = np.digitize(probabilities, np.linspace(0, 1, 16)[1:-1])
+        gaps = [
+            abs(probabilities[bins == b].mean() - labels[bins == b].mean()) * (bins == b).mean() for b in set(bins)
+        ]
+        return sum(gaps)
+
+    assert calibration_error(weighted) > 0.2
+    assert calibration_error(calibrated) < 0.02
+    truth = scipy.stats.norm(0, 1)
+    density = [share * truth.pdf(features - mean).prod(-1) for share, mean in ((0.88, [0, 0]), (0.12, [1.5, 0.5]))]
+    posterior = density[1] / sum(density)
+    assert np.abs(calibrated.softmax(-1)[:, 1].numpy() - posterior).mean() < 0.01
+
+
 def test_logits_and_weights_of_different_numbers_of_classes_are_refused():
     with pytest.raises(InvalidInputError, match="num_labels=3"):
         weighted_cross_entropy(torch.randn(4, 2), torch.zeros(4, dtype=torch.long), torch.ones(3))
+    with pytest.raises(InvalidInputError, match="num_labels=3"):
+        calibrated_logits(torch.randn(4, 2), torch.ones(3))

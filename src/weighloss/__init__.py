@@ -1,7 +1,7 @@
 from . import report
 from .errors import InvalidInputError
 from .labels import count_labels
-from .losses import weighted_cross_entropy
+from .losses import calibrated_logits, weighted_cross_entropy
 from .metrics import PrecisionRecall, classification_metrics, precision_recall
 from .plot import plot_sweep
 from .record import RatioSweep, SweepPoint
@@ -18,6 +18,7 @@ __all__ = [
     "SweepPoint",
     "WeightedLossConfig",
     "WeightedLossTrainer",
+    "calibrated_logits",
     "classification_metrics",
     "count_labels",
     "plot_sweep",

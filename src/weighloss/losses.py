@@ -49,11 +49,7 @@ def weighted_cross_entropy(
     the effect of the other normalisation: pytorch/pytorch issue 72047.
     """
     num_classes = logits.shape[-1]
-    if class_weights.shape != (num_classes,):
-        raise InvalidInputError(
-            f"the model returns {num_classes} logits per item, but there are {len(class_weights)} class weights: "
-            f"load the model with num_labels={len(class_weights)}."
-        )
+    _check_classes(logits, class_weights)
     if logits.dtype != torch.float64:
         logits = logits.float()
     labels = labels.reshape(-1).to(logits.device)
@@ -70,3 +66,43 @@ def weighted_cross_entropy(
     if num_items is None:
         num_items = counted.sum().clamp(min=1)
     return total / torch.as_tensor(num_items, device=total.device)
+
+
+def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
+    r"""Logits of a model trained with class weights, for the population as it is: logits − log w.
+
+    A loss that weighs class c by w_c is that of a population in which class c is w_c times as frequent; its probabilities
+    are p_c·w_c / Σ_k p_k·w_k. Subtracting log w undoes that exactly for a model that fits its loss, and to first order
+    for one that does not.
+
+    Parameters
+    ----------
+    logits : float tensor (..., classes)
+    class_weights : float tensor (classes,)
+        Those of the training: `trainer.class_weights.weights`, or `class_weights` of the saved model's config. Any common
+        factor cancels in the softmax.
+
+    Returns
+    -------
+    Tensor of the shape and dtype of `logits`.
+
+    Raises
+    ------
+    InvalidInputError
+        When logits and class weights are not of the same number of classes.
+
+    References
+    ----------
+    Elkan, C. (2001), The Foundations of Cost-Sensitive Learning, IJCAI, theorem 2.
+    """
+    class_weights = torch.as_tensor(class_weights)
+    _check_classes(logits, class_weights)
+    return logits - class_weights.to(logits).log()
+
+
+def _check_classes(logits: torch.Tensor, class_weights: torch.Tensor) -> None:
+    if class_weights.shape != (logits.shape[-1],):
+        raise InvalidInputError(
+            f"the model returns {logits.shape[-1]} logits per item, but there are {len(class_weights)} class weights: "
+            f"load the model with num_labels={len(class_weights)}."
+        )
