@@ -28,7 +28,9 @@ class PlotArguments:
 def main() -> None:
     parser = HfArgumentParser(PlotArguments)
     parser.add_argument("sweep_dir", help="Output folder of a sweep, with its sweep.json.")
-    plot_args, namespace = parser.parse_args_into_dataclasses()
+    plot_args, namespace, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         sweep = report.recomputed(RatioSweep.load(namespace.sweep_dir))
         output_dir = plot_args.output_dir or sweep.folder

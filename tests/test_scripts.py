@@ -162,6 +162,8 @@ def test_wrong_flags_end_with_one_sentence_and_train_nothing(run_script, flags, 
 def test_an_unknown_flag_ends_with_usage_and_its_name(run_script, flags, capsys):
     assert run_script("sweep.py", *flags, "--no_such_flag", "7") == "2"
     assert "no_such_flag" in capsys.readouterr().err
+    assert run_script("plot_precision_recall.py", "out", "--no_such_flag", "7") == "2"
+    assert "no_such_flag" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_sweep_cannot_be_redrawn(run_script, tmp_path):
