@@ -10,7 +10,7 @@ OUT ?= demo
 
 # The sweep with its charts on the built-in data and model, into OUT: about five minutes on two cores, no Hub.
 demo: .venv/installed
-	$(BIN)/python scripts/sweep.py --output_dir $(OUT) --num_ratios 9 --ratio_span 30 \
+	$(BIN)/python scripts/sweep.py --output_dir $(OUT) --num_ratios 7 --ratio_span 10 \
 		--learning_rate 1e-4 --per_device_train_batch_size 8 $(FLAGS)
 
 test: .venv/installed

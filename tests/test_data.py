@@ -174,7 +174,7 @@ def test_data_that_cannot_be_used_is_refused_in_one_sentence(tmp_path, change, s
 
 def test_the_built_in_data_are_real_sentences_at_the_articles_imbalance():
     data = builtin_data()
-    for split, size in (("train", 1200), ("validation", 600)):
+    for split, size in (("train", 1600), ("validation", 600)):
         assert np.bincount(data[split]["label"]).tolist() == [size * 88 // 100, size * 12 // 100]
     texts = [*data["train"]["text"], *data["validation"]["text"]]
     assert len(set(texts)) == len(texts)

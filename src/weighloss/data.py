@@ -64,7 +64,7 @@ class DataArguments:
         return self.dataset_name or (Path(self.train_file).name if self.train_file else "docstring summaries")
 
 
-def builtin_data(num_train: int = 1200, num_validation: int = 600, positive_share: float = 0.12) -> DatasetDict:
+def builtin_data(num_train: int = 1600, num_validation: int = 600, positive_share: float = 0.12) -> DatasetDict:
     """Real English sentences that are on every machine that runs this, cut to the article's imbalance of 88:12.
 
     They are the docstring summaries of installed packages, read without importing them; the task is to find
