@@ -45,7 +45,7 @@ def weighted_cross_entropy(
 
     References
     ----------
-    King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2), eq. 11;
+    King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2);
     the effect of the other normalisation: pytorch/pytorch issue 72047.
     """
     num_classes = logits.shape[-1]
