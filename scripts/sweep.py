@@ -21,7 +21,8 @@ from weighloss import (
     plot_sweep,
     report,
 )
-from weighloss.data import POSITIVE_PACKAGE, DataArguments, load_data, tokenize
+from weighloss.builtin import POSITIVE_PACKAGE
+from weighloss.data import DataArguments, load_data, tokenize
 from weighloss.model import ModelArguments, classifier_init, load_tokenizer
 
 

