@@ -42,7 +42,12 @@ class SweepArguments:
 
 
 def main() -> None:
-    parser = HfArgumentParser((ModelArguments, DataArguments, SweepArguments, WeightedLossConfig))
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, SweepArguments, WeightedLossConfig),
+        usage="%(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] [--ratios R ...] [flags]",
+        description=f"{__doc__.splitlines()[0]} Flags come in this order: model, data, sweep, transformers' training "
+        "arguments (--num_train_epochs is not used, see --epochs_per_ratio), class weights.",
+    )
     parser.set_defaults(
         output_dir="sweep_output",
         per_device_train_batch_size=16,
@@ -92,7 +97,7 @@ def sweep(
         callbacks=[callback],
     )
     trainer.accelerator.print(report.imbalance(trainer.class_weights, labels))
-    trainer.train()
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     test = trainer.evaluate(data["test"], metric_key_prefix="test") if "test" in data else {}
     if test:

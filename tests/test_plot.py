@@ -90,6 +90,8 @@ def test_the_plane_has_the_threshold_curve_of_the_unweighted_leg_under_the_point
     assert np.array_equal(threshold.get_ydata(), precision[:-1])
     labels = ", ".join(text.get_text() for text in axes.texts).split(", ")
     assert sorted(labels) == sorted(["0.7", "1", "7 (natural)", "70", "700"])  # not 0.07: P = 0 by convention
+    assert "nothing predicted positive at 0.07" in text_of(axes.figure)
+    assert "(20 positive)" in text_of(axes.figure)
 
 
 def test_without_an_unweighted_leg_the_plane_says_why_it_has_no_threshold_curve():

@@ -43,11 +43,16 @@ def test_the_summary_speaks_of_natural_best_and_break_even():
     assert "Best F1. At w_r = 7:" in summary
     assert f"at about w_r = {sweep.break_even():.4g}" in summary
     assert "do not cross" in report.summary(make_sweep(ARTICLE[:3]))
+    assert "No ratio found any spam: train longer" in report.summary(make_sweep(ARTICLE[:1]))
 
 
 def test_the_imbalance_is_named_class_by_class():
     text = report.imbalance(ClassWeights.from_counts([8800, 1200]), ["ham", "spam"])
-    assert text == "Training labels: 8,800 ham, 1,200 spam. Natural weight ratio: 7.333."
+    assert text == (
+        "Training labels: 8,800 ham, 1,200 spam. Natural weight ratio: 7.333. Precision and recall are those of spam."
+    )
+    larger = report.imbalance(ClassWeights.from_counts([1200, 8800]), ["churn", "stay"])
+    assert larger.endswith("That is the larger class: to look for churn, write --positive_label churn.")
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -92,5 +97,5 @@ def test_a_metric_from_a_folder_is_used_and_an_unknown_one_refused(tmp_path):
         "        return {'share_positive': sum(predictions) / len(predictions)}\n"
     )
     assert report.score(sweep, [str(folder)])["share_positive"].tolist() == [0.5]
-    with pytest.raises(InvalidInputError, match="'no_such_metric' cannot be loaded"):
+    with pytest.raises(InvalidInputError, match="'no_such_metric' is neither built in nor can it be loaded"):
         report.score(sweep, ["no_such_metric"])

@@ -140,8 +140,8 @@ def test_charts_are_redrawn_from_the_predictions_with_other_metrics(run_script, 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (["--ratios", "0"], "error: weight_ratio=0.0 is no weight ratio"),
-        (["--ratios", "nan"], "error: weight_ratio=nan is no weight ratio"),
+        (["--ratios", "0"], "error: 0.0 is no weight ratio"),
+        (["--ratios", "nan"], "error: nan is no weight ratio"),
         (["--positive_label", "spma"], "error: positive_label='spma' is not a class: the classes are 'ham', 'spam'"),
         (["--text_column_names", "body"], "error: the train data has no text column 'body'"),
         (["--label_column_name", "target"], "error: the train data has no column 'target'"),
@@ -177,7 +177,7 @@ def test_sms_spam_moves_from_precision_to_recall_with_the_ratio(run_script, tmp_
     printed = run_script(
         "sweep.py", "--train_file", SMS_SPAM, "--text_column_names", "sms", "--label_column_name", "label",
         "--positive_label", "spam", "--output_dir", out, "--max_seq_length", 48, "--max_train_samples", 1200,
-        "--max_eval_samples", 400, "--ratios", 0.05, 6.46, 2000, "--learning_rate", 1e-4, "--save_strategy", "no",
+        "--max_eval_samples", 400, "--ratios", 0.6, 6.46, 2000, "--learning_rate", 1e-4, "--save_strategy", "no",
         "--disable_tqdm", 1,
     )  # fmt: skip
     low, natural, high = RatioSweep.load(out).points

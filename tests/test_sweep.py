@@ -291,7 +291,7 @@ class AugmentedData(EpochData):
         ({"callback": {"output_dir": __file__}}, "cannot hold the sweep"),
         ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "model's 2 classes"),
         ({"eval_data": make_data(20, 0).remove_columns("label")}, "no label column"),
-        ({"eval_data": make_data(20, 0).select([])}, "has .0, 0. labels"),
+        ({"eval_data": make_data(20, 0).select([])}, "has 0 ham, 0 spam"),
         ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "the positive one among them"),
         (
             {"config": GROUPED | {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}},
@@ -332,7 +332,7 @@ def test_a_sweep_that_cannot_work_is_refused_before_any_training(tmp_path, train
 def test_a_folder_that_holds_another_sweep_is_refused(tmp_path, train_data, eval_data):
     make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
     before = (tmp_path / "sweep.json").read_bytes()
-    with pytest.raises(InvalidInputError, match="holds another sweep"):
+    with pytest.raises(InvalidInputError, match="already holds a sweep"):
         make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[2])).train()
     assert (tmp_path / "sweep.json").read_bytes() == before
 

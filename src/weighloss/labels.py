@@ -94,7 +94,7 @@ def _label_column(dataset: Any, label_column: str | None) -> str:
             return column
     raise InvalidInputError(
         f"the dataset has no label column {' or '.join(map(repr, wanted))}: its columns are "
-        f"{', '.join(map(repr, columns)) or 'none'}; rename one to 'label' or name it as the label column."
+        f"{', '.join(map(repr, columns)) or 'none'}; rename that of the labels to 'label'."
     )
 
 

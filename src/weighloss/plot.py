@@ -111,7 +111,7 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
     _log_axis(axes, sweep)
     axes.set(
         ylim=(-0.03, 1.03),
-        ylabel="precision, recall",
+        ylabel=", ".join(["precision", "recall", *other_metrics]),
         title=_title(sweep, "Precision and recall against the weight ratio"),
     )
     axes.grid(alpha=0.3)
@@ -142,7 +142,10 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
     drawn = [i for i, ratio in enumerate(curve["ratio"]) if not sweep.predicts_no_positive(ratio)]
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
     axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per $w_r$")
-    left, bottom = recall.min(initial=1) - 0.1, precision.min(initial=1) - 0.1
+    if len(drawn) < len(curve["ratio"]):
+        omitted = ", ".join(f"{ratio:.3g}" for ratio in curve["ratio"] if ratio not in ratios)
+        axes.plot([], [], " ", label=f"nothing predicted positive at {omitted}")
+    left, bottom = (min(values.min(initial=1) - 0.1, 0.5) for values in (recall, precision))
     width, height = 1.02 - left, 1.02 - bottom
     together: dict[tuple[float, float], list[str]] = {}  # points too close to be labelled each have one label together
     for x, y, ratio in zip(recall, precision, ratios, strict=True):
@@ -203,4 +206,7 @@ def _footnote(figure: Figure, sweep: RatioSweep) -> None:
     planned = len(sweep.ratios) * len(sweep.seeds)
     unfinished = f"; {finished} of {planned} legs" if finished < planned else ""
     epochs = f"{sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} per ratio"
-    figure.supxlabel(f"{sweep.num_eval:,} evaluation examples; {epochs}; {seeds}{unfinished}", fontsize=8, color=_GREY)
+    examples = f"{sweep.num_eval:,} evaluation examples"
+    if len(sweep.label_names) == 2 and sweep.points:
+        examples += f" ({sweep.points[0].tp + sweep.points[0].fn:,} positive)"
+    figure.supxlabel(f"{examples}; {epochs}; {seeds}{unfinished}", fontsize=8, color=_GREY)

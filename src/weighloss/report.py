@@ -17,7 +17,13 @@ from .weights import ClassWeights
 def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
     """The training data's imbalance and its natural ratio, in one sentence."""
     counts = ", ".join(f"{count:,} {name}" for name, count in zip(label_names, class_weights.counts, strict=True))
-    return f"Training labels: {counts}. Natural weight ratio: {class_weights.natural_ratio:.4g}."
+    text = f"Training labels: {counts}. Natural weight ratio: {class_weights.natural_ratio:.4g}."
+    if len(label_names) == 2:
+        positive, other = (label_names[i] for i in (class_weights.positive_label, 1 - class_weights.positive_label))
+        text += f" Precision and recall are those of {positive}."
+        if class_weights.natural_ratio < 1:
+            text += f" That is the larger class: to look for {other}, write --positive_label {other}."
+    return text
 
 
 def summary(sweep: RatioSweep) -> str:
@@ -28,7 +34,10 @@ def summary(sweep: RatioSweep) -> str:
         for ratio in sweep.by_ratio()
         if np.isclose(ratio, sweep.natural_ratio)
     ]
-    lines.append(f"Best F1. {sentence(sweep, sweep.best('f1'))}")
+    if sweep.curve("f1")["f1"].max() == 0:
+        lines.append(f"No ratio found any {sweep.positive_name}: train longer, or raise the learning rate.")
+    else:
+        lines.append(f"Best F1. {sentence(sweep, sweep.best('f1'))}")
     if break_even is None:
         lines.append("The curves of precision and recall do not cross: no break-even.")
     else:
@@ -172,6 +181,6 @@ def _load_metric(metric: str) -> Any:
         return evaluate.load(metric)
     except Exception as error:  # evaluate raises what the Hub client, the file system or the metric's own module raise
         raise InvalidInputError(
-            f"the metric {metric!r} cannot be loaded ({str(error).splitlines()[0]}): write precision, recall, f1, "
-            "accuracy or matthews_correlation, a metric's folder, or an evaluate name while the Hub is reachable."
+            f"the metric {metric!r} is neither built in nor can it be loaded: write precision, recall, f1, accuracy or "
+            "matthews_correlation, a metric's folder, or an evaluate name while the Hub is reachable."
         ) from error

@@ -299,7 +299,7 @@ class RatioSweepCallback(TrainingDriver):
             ),
             (
                 (folder / SWEEP_FILE).exists(),
-                f"{folder} holds another sweep, which would be overwritten: give another output folder, or remove it.",
+                f"{folder} already holds a sweep, which would be overwritten: give another output folder, or remove it.",
             ),
         ]
         for wrong, sentence in problems:
@@ -313,9 +313,11 @@ class RatioSweepCallback(TrainingDriver):
                 or not counts.any()
                 or (num_labels == 2 and not counts[trainer.positive_label])
             ):
+                named = dict(enumerate(trainer.label_names_by_id))
+                found = ", ".join(f"{count:,} {named.get(i, f'of label {i}')}" for i, count in enumerate(counts))
                 raise InvalidInputError(
-                    f"the evaluation data has {counts.tolist()} labels of each class, but precision and recall need the "
-                    f"model's {num_labels} classes with the positive one among them: give other evaluation data."
+                    f"the evaluation data has {found or 'no label'}, but precision and recall need the model's "
+                    f"{num_labels} classes with the positive one among them: give other evaluation data."
                 )
 
 

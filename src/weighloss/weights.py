@@ -203,7 +203,7 @@ def checked_ratio(ratio: float) -> float:
     """The ratio as a float, or an InvalidInputError where it is not a positive finite number."""
     if not isinstance(ratio, (int, float, np.number)) or not 0 < float(ratio) < math.inf:
         raise InvalidInputError(
-            f"weight_ratio={ratio!r} is no weight ratio: write a positive finite number, or None for the natural ratio."
+            f"{ratio!r} is no weight ratio: write a positive finite number, or leave it out for the natural ratio."
         )
     return float(ratio)
 
