@@ -383,6 +383,19 @@ def test_an_interrupted_sweep_gives_the_trainer_back_its_settings(tmp_path, trai
     assert np.array_equal(callback.sweep.predictions(callback.sweep.points[0])[0], logits)
 
 
+def test_a_sweep_interrupted_in_an_evaluation_leaves_a_trainer_that_evaluates(tmp_path, train_data, eval_data):
+    class Interrupt(TrainerCallback):
+        def on_prediction_step(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 2]), callbacks=[Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.pop_callback(Interrupt)
+    assert trainer.evaluate()["eval_tp"] >= 0
+    assert not (tmp_path / "sweep.json").exists()
+
+
 def test_a_training_that_is_stopped_in_a_leg_says_that_legs_ratio(tmp_path, train_data, eval_data):
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):

@@ -145,7 +145,9 @@ def _load_files(args: DataArguments) -> DatasetDict:
         try:
             data[split] = load_dataset(loader, data_files=str(file.resolve()), split="train", **options)
         except Exception as error:  # datasets wraps what its many readers raise
-            raise InvalidInputError(f"{name} cannot be read as {suffix[1:].upper()} ({_reason(error)}).") from error
+            raise InvalidInputError(
+                f"{name} cannot be read as {suffix[1:].upper()} ({_reason(error)}): check its format."
+            ) from error
         if not len(data[split]):
             raise InvalidInputError(f"{name} has no rows: give one with examples.")
     return DatasetDict(data)

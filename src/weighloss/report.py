@@ -96,12 +96,12 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     InvalidInputError
         When the sweep has no finished leg at that ratio.
     """
-    if ratio not in sweep.by_ratio():
+    points = sweep.by_ratio().get(ratio)
+    if points is None:
         known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
         raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
     name = sweep.positive_name
-    at, curve = list(sweep.by_ratio()).index(ratio), sweep.curve("precision", "recall")
-    precision, recall = 100 * curve["precision"][at], 100 * curve["recall"][at]
+    precision, recall = (100 * fmean(getattr(point, metric) for point in points) for metric in ("precision", "recall"))
     found = f"of 100 {name} examples, {recall:.0f} are found"
     if len(sweep.label_names) > 2:
         found = f"of 100 examples of a class, {recall:.0f} are found, on average over the classes"

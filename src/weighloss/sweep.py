@@ -119,6 +119,7 @@ class RatioSweepCallback(TrainingDriver):
             trainer.compute_metrics = compute_metrics
             trainer.record_class_weights()
             self._trainer = None
+            self._leg_ends = False  # a leg's evaluation may have been interrupted
             del self._fresh
 
     def schedule_steps(self, num_training_steps: int) -> int:
