@@ -8,7 +8,13 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from transformers.trainer_pt_utils import LabelSmoother
 
-from weighloss import ClassWeights, InvalidInputError, calibrated_logits, weighted_cross_entropy
+from weighloss import (
+    ClassWeights,
+    InvalidInputError,
+    calibrated_logits,
+    weighted_binary_cross_entropy,
+    weighted_cross_entropy,
+)
 
 
 def batch(seed: int, size: int, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -135,3 +141,66 @@ def test_logits_and_weights_of_different_numbers_of_classes_are_refused():
         weighted_cross_entropy(torch.randn(4, 2), torch.zeros(4, dtype=torch.long), torch.ones(3))
     with pytest.raises(InvalidInputError, match="num_labels=3"):
         calibrated_logits(torch.randn(4, 2), torch.ones(3))
+
+
+def multi_label_batch(seed: int, size: int, labels: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits, _, _ = batch(seed, size, labels)
+    generator = torch.Generator().manual_seed(seed)
+    targets = (torch.rand(size, labels, generator=generator) < 0.3).double()
+    return logits, targets, torch.rand(labels, 2, generator=generator, dtype=torch.float64) * 10 + 0.01
+
+
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 40), labels=st.integers(1, 6))
+@settings(deadline=None)
+def test_the_loss_of_several_labels_is_torchs_with_pos_weight_up_to_the_negatives_weight(seed, size, labels):
+    logits, targets, weights = multi_label_batch(seed, size, labels)
+    pos_weight = weights[:, 1] / weights[:, 0]
+    torchs = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, targets, weight=weights[:, 0], pos_weight=pos_weight
+    )
+    assert weighted_binary_cross_entropy(logits, targets, weights).item() == pytest.approx(torchs.item(), rel=1e-9)
+
+
+@given(seed=st.integers(0, 10**6), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_cutting_a_step_of_several_labels_into_micro_batches_changes_nothing(seed, sizes):
+    logits, targets, weights = multi_label_batch(seed, sum(sizes), 3)
+    targets[0, 1] = -100
+    whole = weighted_binary_cross_entropy(logits, targets, weights)
+    items = 3 * sum(sizes) - 1
+    parts = zip(logits.split(sizes), targets.split(sizes), strict=True)
+    cut = sum(weighted_binary_cross_entropy(x, y, weights, num_items=items) for x, y in parts)
+    assert cut.item() == pytest.approx(whole.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_of_several_labels_is_computed_in_float32_for_labels_of_any_dtype(dtype):
+    logits, targets, weights = multi_label_batch(4, 64, 3)
+    expected = weighted_binary_cross_entropy(logits.to(dtype).double(), targets, weights)
+    for kind in (torch.int64, torch.bool, dtype):
+        loss = weighted_binary_cross_entropy(logits.to(dtype), targets.to(kind), weights.float())
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_calibrated_logits_of_several_labels_have_the_odds_of_the_population():
+    counts = np.array([[900, 100], [300, 700]])
+    class_weights = ClassWeights.from_multi_label_counts(counts, ratio=20).weights
+    weighted_odds = counts[:, 1] * class_weights[:, 1] / (counts[:, 0] * class_weights[:, 0])
+    calibrated = calibrated_logits(torch.tensor(np.log(weighted_odds)), torch.tensor(class_weights))
+    assert calibrated.sigmoid().numpy() == pytest.approx([0.1, 0.7])
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2), (2, 3, 1, 1)])
+def test_labels_that_do_not_fit_the_logits_are_refused(shape):
+    labels = torch.zeros(shape, dtype=torch.long)
+    with pytest.raises(InvalidInputError, match=r"do not fit logits of shape \(2, 3, 3\)"):
+        weighted_cross_entropy(torch.zeros(2, 3, 3), labels, torch.ones(3))
+    with pytest.raises(InvalidInputError, match=r"do not fit logits of shape \(2, 3\)"):
+        weighted_binary_cross_entropy(torch.zeros(2, 3), labels, torch.ones(3, 2))
+
+
+def test_labels_in_a_column_of_their_own_are_those_in_a_row():
+    logits, labels, weights = batch(5, 8, 3)
+    column = weighted_cross_entropy(logits, labels[:, None], weights)
+    assert column == weighted_cross_entropy(logits, labels, weights)

@@ -113,3 +113,26 @@ def test_predictions_in_a_list_of_batches_are_those_in_one_array():
     whole = classification_metrics()(EvalPrediction(predictions=logits, label_ids=labels))
     batches = EvalPrediction(predictions=[logits[:4], logits[4:]], label_ids=[labels[:4], labels[4:]])
     assert classification_metrics()(batches) == whole
+
+
+def test_of_several_labels_precision_and_recall_are_scikit_learns_micro_averages():
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(40, 3)), (generator.random((40, 3)) < 0.3).astype(np.float32)
+    metrics = classification_metrics()(EvalPrediction(predictions=logits, label_ids=labels))
+    predicted = (logits > 0).astype(int)
+    assert metrics["precision"] == pytest.approx(precision_score(labels, predicted, average="micro"))
+    assert metrics["recall"] == pytest.approx(recall_score(labels, predicted, average="micro"))
+    assert metrics["f1"] == pytest.approx(f1_score(labels, predicted, average="micro"))
+    assert metrics["tp"] + metrics["fp"] + metrics["fn"] + metrics["tn"] == 120
+    labels[0, 0] = -100
+    metrics = classification_metrics()(EvalPrediction(predictions=logits, label_ids=labels))
+    assert metrics["tp"] + metrics["fp"] + metrics["fn"] + metrics["tn"] == 119
+
+
+def test_labels_in_a_column_of_their_own_are_those_in_a_row():
+    logits, labels = np.random.default_rng(0).normal(size=(6, 2)), np.array([1, 0, -100, 1, 1, 0])
+    row, column = (
+        classification_metrics()(EvalPrediction(predictions=logits, label_ids=found))
+        for found in (labels, labels[:, None])
+    )
+    assert row == column

@@ -5,6 +5,8 @@ import sys
 import pytest
 from transformers import TrainingArguments
 
+import test_distributed as distributed
+import test_where_it_works as where
 from conftest import ROOT, collate, make_data, make_model, quiet_args
 from test_scripts import CHARTS, spam_file  # noqa: F401 — a fixture
 from weighloss import RatioSweep
@@ -73,6 +75,14 @@ def test_make_runs_what_the_readme_names_without_make():
     for command in commands(".venv/bin/"):
         recipe = command.replace(".venv/bin/", "$(BIN)/").replace("pip install", "pip install --quiet")
         assert recipe in re.sub(r" \\\n\s+", " ", makefile).replace("$(OUT)", "demo"), command
+
+
+def test_the_table_of_where_it_works_names_every_test_of_it_and_no_other():
+    rows = re.findall(r"^\| (\w+) \| (`.*`) \|$", README, re.M)
+    claims = {f"{axis}-{value}" for axis, values in rows for value in re.findall(r"`(\w+)`", values)}
+    functions = [name.removeprefix("test_") for module in (where, distributed) for name in vars(module)]
+    named = {name.replace("_", "-", 1) for name in functions if name.split("_")[0] in dict(rows)}
+    assert claims == named | set(where.MODES) | set(where.SWEPT)
 
 
 def test_the_figures_are_there():

@@ -289,7 +289,7 @@ class AugmentedData(EpochData):
         ({"callback": {"seeds": [-1]}}, "whole numbers from 0"),
         ({"callback": {"seeds": ["1"]}}, "whole numbers from 0"),
         ({"callback": {"output_dir": __file__}}, "cannot hold the sweep"),
-        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "model's 2 classes"),
+        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "has 3 classes .* but the model has 2"),
         ({"eval_data": make_data(20, 0).remove_columns("label")}, "no label column"),
         ({"eval_data": make_data(20, 0).select([])}, "has 0 ham, 0 spam"),
         ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "the positive one among them"),
@@ -327,6 +327,14 @@ def test_a_sweep_that_cannot_work_is_refused_before_any_training(tmp_path, train
     assert "\n" not in str(caught.value)
     assert not steps
     assert not (tmp_path / "sweep.json").exists()
+
+
+@pytest.mark.parametrize("sharding", ["is_deepspeed_enabled", "is_fsdp_enabled"])
+def test_sharded_training_is_refused_with_what_to_do_instead(tmp_path, train_data, eval_data, sharding):
+    trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 2]))
+    setattr(trainer, sharding, True)  # the real thing needs GPUs
+    with pytest.raises(InvalidInputError, match="hyperparameter_search over weight_ratio"):
+        trainer.train()
 
 
 def test_a_folder_that_holds_another_sweep_is_refused(tmp_path, train_data, eval_data):

@@ -8,6 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from conftest import make_data
 from weighloss import ClassWeights, InvalidInputError, count_labels, ratio_grid
+from weighloss.labels import count_multi_labels
 
 sizes = st.integers(1, 10**9)
 ratios = st.floats(1e-12, 1e12)
@@ -51,6 +52,102 @@ def test_scaling_all_weights_changes_nothing(counts, weights, scale):
     scaled = ClassWeights.from_counts(counts, weights=np.array(weights) * scale)
     assert scaled.weights == pytest.approx(once.weights, rel=1e-12)
     assert scaled.ratio == pytest.approx(weights[1] / weights[0], rel=1e-9)
+
+
+label_counts = st.lists(st.tuples(sizes, sizes).filter(lambda pair: pair[0] > pair[1]), min_size=1, max_size=6)
+
+
+@given(counts=label_counts, ratio=ratios)
+def test_of_several_labels_each_has_mean_weight_one_and_the_rarest_stands_at_the_ratio(counts, ratio):
+    class_weights = ClassWeights.from_multi_label_counts(counts, ratio)
+    counts, weights = np.array(counts), class_weights.weights
+    assert (counts * weights).sum(axis=1) == pytest.approx(counts.sum(axis=1), rel=1e-9)
+    rarest = (counts[:, 0] / counts[:, 1]).argmax()
+    assert weights[rarest, 1] / weights[rarest, 0] == pytest.approx(ratio, rel=1e-6)
+    assert class_weights.natural_ratio == counts[rarest, 0] / counts[rarest, 1]
+
+
+@given(counts=label_counts)
+def test_naturally_weighted_labels_are_each_balanced_and_at_ratio_one_unweighted(counts):
+    counts = np.array(counts)
+    natural = ClassWeights.from_multi_label_counts(counts).weights * counts
+    assert natural[:, 0] == pytest.approx(natural[:, 1], rel=1e-6)
+    assert (ClassWeights.from_multi_label_counts(counts, 1).weights == 1).all()
+
+
+@given(counts=st.tuples(sizes, sizes).filter(lambda pair: pair[0] != pair[1]), ratio=ratios)
+def test_one_label_is_weighed_like_two_classes(counts, ratio):
+    label = ClassWeights.from_multi_label_counts([counts], ratio)
+    classes = ClassWeights.from_counts(counts, ratio)
+    assert label.weights[0] == pytest.approx(classes.weights, rel=1e-6)
+    assert label.natural_ratio == classes.natural_ratio
+
+
+def test_explicit_weights_of_several_labels_are_those_of_positives_over_negatives():
+    class_weights = ClassWeights.from_multi_label_counts([[90, 10], [70, 30], [100, 0]], pos_weights=[9, 2, 5])
+    assert class_weights.weights[:, 1] / class_weights.weights[:, 0] == pytest.approx([9, 2, 5])
+    assert class_weights.ratio == pytest.approx(9)
+
+
+def test_a_label_that_none_or_all_have_is_not_weighted():
+    weights = ClassWeights.from_multi_label_counts([[90, 10], [100, 0], [0, 100], [0, 0]]).weights
+    assert weights[1:].tolist() == [[1, 1]] * 3
+    assert np.isfinite(weights).all()
+
+
+@pytest.mark.parametrize(
+    ("counts", "given", "sentence"),
+    [
+        ([90, 10], {}, "without and with each label"),
+        ([[90, 10.5]], {}, "without and with each label"),
+        ([[100, 0], [0, 100]], {}, "no label that some examples have"),
+        ([[50, 50], [10, 90]], {"ratio": 3}, "as frequent as not"),
+        ([[90, 10]], {"ratio": 3, "pos_weights": [2]}, "both given"),
+        ([[90, 10]], {"pos_weights": [2, 3]}, "1 positive finite numbers"),
+    ],
+)
+def test_labels_that_cannot_be_weighed_are_refused(counts, given, sentence):
+    with pytest.raises(InvalidInputError, match=sentence):
+        ClassWeights.from_multi_label_counts(counts, **given)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int64", "bool"])
+def test_several_labels_are_counted_from_arrow_and_from_any_dataset(kind):
+    hot = np.random.default_rng(0).random((50, 3)) < [0.1, 0.5, 0.0]
+    data = Dataset.from_dict({"labels": hot.astype(kind).tolist()})
+    expected = np.stack([(~hot).sum(0), hot.sum(0)], axis=1).tolist()
+    assert count_multi_labels(data).tolist() == expected
+    assert count_multi_labels([{"labels": torch.tensor(row)} for row in hot.astype(kind)]).tolist() == expected
+
+
+def test_several_labels_that_do_not_count_are_left_out():
+    data = Dataset.from_dict({"labels": [[1.0, -100.0], [0.0, 1.0]]})
+    assert count_multi_labels(data).tolist() == [[1, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ([1, 0], "int64 values"),
+        ([[1, 0], [1]], "a 0 or 1 for each label"),
+        ([[0.3, 0.7]], "a 0 or 1 for each label"),
+        ([[1, None]], "1 empty labels"),
+        ([None, [1, 0]], "1 empty labels"),
+    ],
+)
+def test_examples_without_a_0_or_1_for_each_label_are_refused(labels, sentence):
+    with pytest.raises(InvalidInputError, match=sentence):
+        count_multi_labels(Dataset.from_dict({"labels": labels}))
+
+
+def test_the_only_column_with_class_names_is_found_and_of_several_none():
+    data = make_data(20, 0).rename_column("label", "intent")
+    assert count_labels(data).tolist() == np.bincount(data["intent"][:]).tolist()
+    assert ClassWeights.from_dataset(data, positive_label="ham").positive_label == 0
+    with pytest.raises(InvalidInputError, match="no label column 'label' or 'labels' or 'label_ids'"):
+        count_labels(data.add_column("other", data["intent"][:], feature=data.features["intent"]))
+    with pytest.raises(InvalidInputError, match="no label column 'label'"):
+        count_labels(data, "label")
 
 
 def test_ratio_one_is_unweighted_to_the_last_bit():

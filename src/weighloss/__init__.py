@@ -1,12 +1,13 @@
 from . import report
+from .config import WeightedLossConfig
 from .errors import InvalidInputError
 from .labels import count_labels
-from .losses import calibrated_logits, weighted_cross_entropy
+from .losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
 from .metrics import PrecisionRecall, classification_metrics, precision_recall
 from .plot import plot_sweep
 from .record import RatioSweep, SweepPoint
 from .sweep import RatioSweepCallback
-from .trainer import WeightedLossConfig, WeightedLossTrainer
+from .trainer import WeightedLossTrainer
 from .weights import ClassWeights, ratio_grid
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "precision_recall",
     "ratio_grid",
     "report",
+    "weighted_binary_cross_entropy",
     "weighted_cross_entropy",
 ]

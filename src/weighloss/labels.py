@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .errors import InvalidInputError
 
@@ -35,32 +36,84 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     InvalidInputError
         When the dataset has no length or no label column, or a label is not an integer class id.
     """
-    if not hasattr(dataset, "__len__"):
-        raise InvalidInputError(
-            f"the labels of a {type(dataset).__name__} cannot be counted without consuming it: give the number of "
-            "labels of each class as class_counts, for example class_counts=[8800, 1200]."
-        )
-    column = _label_column(dataset, label_column)
+    column = _counted_column(dataset, label_column)
     if names := label_names(dataset, column):
         num_classes = max(num_classes, len(names))
     counts = np.zeros(num_classes, dtype=np.int64)
-    for labels in _label_batches(dataset, column):
+    for batch in _label_batches(dataset, column):
+        labels = _class_ids(batch, column)
         labels = labels[labels != IGNORE_INDEX]
         if labels.size and labels.min() < 0:
             raise InvalidInputError(
                 f"label {labels.min()} in column {column!r} is not a class id: write ids from 0, or -100 to ignore one."
             )
-        batch = np.bincount(labels, minlength=len(counts))
-        batch[: len(counts)] += counts
-        counts = batch
+        more = np.bincount(labels, minlength=len(counts))
+        more[: len(counts)] += counts
+        counts = more
     return counts
 
 
-def label_names(dataset: Any, label_column: str | None = None) -> list[str] | None:
-    """The class names of a `ClassLabel` column, None where the dataset has no such column."""
-    features = getattr(dataset, "features", None) or {}
-    wanted = LABEL_COLUMNS if label_column is None else (label_column,)
-    feature: Any = next((features[column] for column in wanted if column in features), None)
+def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndarray:
+    """Number of examples without and with each label of multi-label data, −100 left out.
+
+    Parameters
+    ----------
+    dataset, label_column
+        As for `count_labels`; every example holds one 0 or 1 per label.
+
+    Returns
+    -------
+    ndarray of shape (n_labels, 2), int64: negatives and positives.
+
+    Raises
+    ------
+    InvalidInputError
+        As `count_labels`, and when an example has not one 0 or 1 per label.
+    """
+    column = _counted_column(dataset, label_column)
+    counts = np.zeros((0, 2), dtype=np.int64)
+    for batch in _label_batches(dataset, column):
+        lengths = set(pc.list_value_length(batch).unique().to_pylist()) if _is_list(batch) else {None}
+        values = _flat(batch, column)
+        found = set(values.unique().to_pylist())
+        if len(lengths) != 1 or None in lengths or not found <= {0, 1, IGNORE_INDEX}:
+            raise InvalidInputError(
+                f"the model takes several labels per example, but column {column!r} holds {batch.type} values "
+                f"({', '.join(map(str, sorted(found)[:5]))} …): give a 0 or 1 for each label, such as [0, 1, 1]."
+            )
+        hot = values.to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+        more = np.stack([(hot == 0).sum(axis=0), (hot == 1).sum(axis=0)], axis=1)
+        if len(counts) not in (0, len(more)):
+            raise InvalidInputError(f"the examples of column {column!r} have {len(counts)} labels and {len(more)}.")
+        counts = more if not len(counts) else counts + more
+    return counts
+
+
+def find_label_column(dataset: Any, label_column: str | None = None) -> str:
+    """The label column: `label`, `labels` or `label_ids`, else the only `ClassLabel` column, where none is named.
+
+    Raises
+    ------
+    InvalidInputError
+        When the dataset has no such column.
+    """
+    columns = getattr(dataset, "column_names", None)
+    if columns is None:
+        columns = list(dataset[0]) if hasattr(dataset, "__len__") and len(dataset) else []
+    named = [column for column in columns if label_names(dataset, column)]
+    wanted = [*LABEL_COLUMNS, *(named if len(named) == 1 else [])] if label_column is None else [label_column]
+    for column in wanted:
+        if column in columns:
+            return column
+    raise InvalidInputError(
+        f"the dataset has no label column {' or '.join(map(repr, wanted))}: its columns are "
+        f"{', '.join(map(repr, columns)) or 'none'}; rename that of the labels to 'label', or give class_counts."
+    )
+
+
+def label_names(dataset: Any, label_column: str) -> list[str] | None:
+    """The class names of a `ClassLabel` column, None where the column is of another kind."""
+    feature: Any = (getattr(dataset, "features", None) or {}).get(label_column)
     feature = getattr(feature, "feature", feature)  # the labels of tokens are a list of ClassLabel
     return list(feature.names) if hasattr(feature, "names") else None
 
@@ -86,42 +139,49 @@ def label_id(label: int | str, names: Sequence[str] | None) -> int:
         ) from None
 
 
-def _label_column(dataset: Any, label_column: str | None) -> str:
-    columns = getattr(dataset, "column_names", None) or (list(dataset[0]) if len(dataset) else [])
-    wanted = LABEL_COLUMNS if label_column is None else (label_column,)
-    for column in wanted:
-        if column in columns:
-            return column
-    raise InvalidInputError(
-        f"the dataset has no label column {' or '.join(map(repr, wanted))}: its columns are "
-        f"{', '.join(map(repr, columns)) or 'none'}; rename that of the labels to 'label'."
-    )
+def _counted_column(dataset: Any, label_column: str | None) -> str:
+    if not hasattr(dataset, "__len__"):
+        raise InvalidInputError(
+            f"the labels of a {type(dataset).__name__} cannot be counted without consuming it: give the number of "
+            "labels of each class as class_counts, for example class_counts=[8800, 1200]."
+        )
+    return find_label_column(dataset, label_column)
 
 
-def _label_batches(dataset: Any, column: str) -> Any:
-    """The labels as int64 arrays, one per batch."""
+def _label_batches(dataset: Any, column: str) -> Iterator[pa.Array]:
+    """The labels of the examples, one array per batch."""
     if hasattr(dataset, "select_columns"):
-        labels = dataset.select_columns(column).with_format("arrow")
-        for table in labels.iter(batch_size=1_000_000):
-            yield _integers(table.column(0).combine_chunks(), column)
+        for table in dataset.select_columns(column).with_format("arrow").iter(batch_size=1_000_000):
+            yield table.column(0).combine_chunks()
     else:
         for start in range(0, len(dataset), 10_000):
-            items = [np.ravel(dataset[i][column]) for i in range(start, min(start + 10_000, len(dataset)))]
-            yield _integers(pa.array(np.concatenate(items)), column)
+            rows = range(start, min(start + 10_000, len(dataset)))
+            yield pa.array([np.asarray(dataset[i][column]).tolist() for i in rows])
 
 
-def _integers(labels: pa.Array, column: str) -> np.ndarray:
-    while pa.types.is_list(labels.type) or pa.types.is_large_list(labels.type):
+def _is_list(labels: pa.Array) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(labels.type) for is_kind in kinds)
+
+
+def _flat(labels: pa.Array, column: str) -> pa.Array:
+    """The labels one by one: those of an example's tokens, or its several labels, one after the other."""
+    empty = 0
+    while _is_list(labels):
+        empty += labels.null_count
         labels = labels.flatten()
-    if labels.null_count:
-        raise InvalidInputError(
-            f"column {column!r} has {labels.null_count} empty labels: drop or fill those rows first."
-        )
-    if pa.types.is_boolean(labels.type):
-        labels = labels.cast(pa.int8())
+    empty += labels.null_count
+    if empty:
+        raise InvalidInputError(f"column {column!r} has {empty} empty labels: drop or fill those rows first.")
+    return labels.cast(pa.int8()) if pa.types.is_boolean(labels.type) else labels
+
+
+def _class_ids(labels: pa.Array, column: str) -> np.ndarray:
+    labels = _flat(labels, column)
     if not pa.types.is_integer(labels.type):
         raise InvalidInputError(
             f"column {column!r} holds {labels.type} values, not class ids: turn names into ids with "
-            f"dataset.class_encode_column({column!r})."
+            f"dataset.class_encode_column({column!r}), or, where an example has several labels, load the model with "
+            "problem_type='multi_label_classification'."
         )
     return labels.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)

@@ -48,24 +48,65 @@ def weighted_cross_entropy(
     King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2);
     the effect of the other normalisation: pytorch/pytorch issue 72047.
     """
-    num_classes = logits.shape[-1]
     _check_classes(logits, class_weights)
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    labels = labels.reshape(-1).to(logits.device)
-    class_weights = class_weights.to(logits)
+    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
+        raise InvalidInputError(
+            f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: there must be one "
+            "label for each row of logits, whose last dimension is the classes."
+        )
+    logits, labels = _in_float32(logits).flatten(end_dim=-2), labels.to(logits.device).flatten()
     losses = F.cross_entropy(
-        logits.reshape(-1, num_classes),
-        labels,
-        reduction="none",
-        ignore_index=IGNORE_INDEX,
-        label_smoothing=label_smoothing,
+        logits, labels, reduction="none", ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing
     )
     counted = labels != IGNORE_INDEX
-    total = (class_weights[labels.where(counted, 0)] * losses).sum()
-    if num_items is None:
-        num_items = counted.sum().clamp(min=1)
-    return total / torch.as_tensor(num_items, device=total.device)
+    weights = class_weights.to(logits)[labels.where(counted, 0)]
+    return _per_item(weights * losses, counted, num_items)
+
+
+def weighted_binary_cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: torch.Tensor,
+    num_items: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    r"""Weighted binary cross-entropy of several labels per example, over the number of labels of the whole optimizer step.
+
+    L = (1 / num_items) · Σ_il w_{l,y_il} · ℓ_il, every label l of every example i being an item. Up to the scale of the
+    weights it is `torch.nn.BCEWithLogitsLoss(pos_weight=p)` with p_l = w_{l,1} / w_{l,0}; like `weighted_cross_entropy` it
+    is linear in the items.
+
+    Parameters
+    ----------
+    logits : float tensor (batch, labels)
+        Of any floating dtype; the loss is computed in float32 (or float64).
+    labels : tensor (batch, labels)
+        0 and 1 of any dtype, −100 for items that do not count.
+    class_weights : float tensor (labels, 2)
+        Of negatives and positives: see `ClassWeights.from_multi_label_counts`.
+    num_items : int or scalar tensor, optional
+        Number of labels that count in the whole optimizer step; those of `labels` when None.
+
+    Returns
+    -------
+    float32 scalar (float64 for float64 logits); 0 where no label counts.
+
+    Raises
+    ------
+    InvalidInputError
+        When logits, labels and class weights are not of the same number of labels.
+    """
+    _check_classes(logits, class_weights)
+    if labels.shape != logits.shape:
+        raise InvalidInputError(
+            f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: there must be a 0 "
+            "or 1 for each label of each example."
+        )
+    logits, labels = _in_float32(logits), labels.to(logits.device)
+    counted = labels != IGNORE_INDEX
+    targets = labels.where(counted, 0)
+    negatives, positives = class_weights.to(logits).unbind(dim=-1)
+    losses = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")
+    return _per_item(torch.where(targets == 1, positives, negatives) * losses * counted, counted, num_items)
 
 
 def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
@@ -73,14 +114,14 @@ def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torc
 
     A loss that weighs class c by w_c is that of a population in which class c is w_c times as frequent; its probabilities
     are p_c·w_c / Σ_k p_k·w_k. Subtracting log w undoes that exactly for a model that fits its loss, and to first order
-    for one that does not.
+    for one that does not. For several labels per example it is log(w_1 / w_0) of each label.
 
     Parameters
     ----------
     logits : float tensor (..., classes)
-    class_weights : float tensor (classes,)
+    class_weights : float tensor (classes,), or (labels, 2) for several labels per example
         Those of the training: `trainer.class_weights.weights`, or `class_weights` of the saved model's config. Any common
-        factor cancels in the softmax.
+        factor cancels.
 
     Returns
     -------
@@ -97,11 +138,24 @@ def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torc
     """
     class_weights = torch.as_tensor(class_weights)
     _check_classes(logits, class_weights)
-    return logits - class_weights.to(logits).log()
+    log_weights = class_weights.log()
+    if log_weights.ndim == 2:
+        log_weights = log_weights[:, 1] - log_weights[:, 0]
+    return logits - log_weights.to(logits)
+
+
+def _in_float32(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _per_item(losses: torch.Tensor, counted: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
+    if num_items is None:
+        num_items = counted.sum().clamp(min=1)
+    return losses.sum() / torch.as_tensor(num_items, device=losses.device)
 
 
 def _check_classes(logits: torch.Tensor, class_weights: torch.Tensor) -> None:
-    if class_weights.shape != (logits.shape[-1],):
+    if len(class_weights) != logits.shape[-1]:
         raise InvalidInputError(
             f"the model returns {logits.shape[-1]} logits per item, but there are {len(class_weights)} class weights: "
             f"load the model with num_labels={len(class_weights)}."

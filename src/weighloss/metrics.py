@@ -137,8 +137,8 @@ def precision_recall(
 def classification_metrics(positive_label: int = 1) -> Callable[[Any], dict[str, float | int]]:
     """The `compute_metrics` of a classifier: `precision_recall` of the most probable class.
 
-    Two logits per item are judged by the positive label, more by the macro average over the classes; labels −100 are
-    left out.
+    Two logits per item are judged by the positive label, more by the macro average over the classes, several labels per
+    example by the micro average over the labels; labels −100 are left out.
 
     Parameters
     ----------
@@ -150,20 +150,52 @@ def classification_metrics(positive_label: int = 1) -> Callable[[Any], dict[str,
     """
 
     def compute_metrics(prediction: Any) -> dict[str, float | int]:
-        logits, labels = logits_and_labels(prediction)
-        average = "binary" if logits.shape[-1] == 2 else "macro"
-        return precision_recall(logits.argmax(-1), labels, positive_label, average)
+        return precision_recall(**decisions(*logits_and_labels(prediction), positive_label))
 
     return compute_metrics
 
 
+def decisions(logits: np.ndarray, labels: np.ndarray, positive_label: int = 1) -> dict[str, Any]:
+    """What a classifier decided, as arguments of `precision_recall` and `PrecisionRecall.compute`.
+
+    Parameters
+    ----------
+    logits : float array (n_items, n_classes)
+    labels : int array (n_items,), or (n_items, n_classes) for several labels per example
+        In the second case every label of every example is a decision between 0 and 1, and precision and recall over all
+        of them are the micro averages.
+
+    Returns
+    -------
+    dict with int arrays `predictions` and `references`, and with `positive_label` and `average`.
+    """
+    if labels.shape == logits.shape:
+        counted = labels != IGNORE_INDEX
+        predictions, references = (logits[counted] > 0).astype(np.int64), labels[counted].astype(np.int64)
+        return {"predictions": predictions, "references": references, "positive_label": 1, "average": "binary"}
+    average = "binary" if logits.shape[-1] == 2 else "macro"
+    return {
+        "predictions": logits.argmax(-1),
+        "references": labels,
+        "positive_label": positive_label,
+        "average": average,
+    }
+
+
 def logits_and_labels(prediction: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n_items, n_classes) and labels (n_items,) of a `transformers.EvalPrediction`, labels of −100 left out."""
+    """Logits and labels of a `transformers.EvalPrediction`, as `decisions` takes them.
+
+    Items whose label is −100 are left out; of several labels per example none is, since examples keep their shape.
+    """
     logits, labels = prediction.predictions, prediction.label_ids
     if isinstance(labels, list):  # eval_do_concat_batches=False
         batches = [logits_and_labels(EvalPrediction(*batch)) for batch in zip(logits, labels, strict=True)]
         return np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
     if isinstance(logits, tuple):  # hidden states and attentions come behind the logits
         logits = logits[0]
+    if labels.shape == logits.shape:
+        return logits, labels
+    if labels.shape == (*logits.shape[:-1], 1):
+        labels = labels[..., 0]
     counted = labels != IGNORE_INDEX
     return logits[counted], labels[counted]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from sklearn.metrics import precision_recall_curve
 
-from .record import RatioSweep
+from .labels import IGNORE_INDEX
+from .record import RatioSweep, SweepPoint
 
 _STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
 _GREY = "0.35"
@@ -126,11 +128,9 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
     axes = figure.subplots()
 
     unweighted = [point for point in sweep.points if point.ratio == 1]
-    if len(sweep.label_names) == 2 and unweighted:
+    if sweep.average != "macro" and unweighted:
         for point in unweighted:
-            logits, labels = sweep.predictions(point)
-            score = logits[:, sweep.positive_label] - logits[:, 1 - sweep.positive_label]
-            precision, recall, _ = precision_recall_curve(labels == sweep.positive_label, score)
+            precision, recall, _ = precision_recall_curve(*_positives_and_scores(sweep, point))
             label = "moving the threshold of the unweighted model" if point is unweighted[0] else None
             axes.plot(recall[:-1], precision[:-1], color=_GREY, linewidth=1, label=label)
     else:
@@ -169,27 +169,34 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
     return figure
 
 
+def _positives_and_scores(sweep: RatioSweep, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
+    logits, labels = sweep.predictions(point)
+    if sweep.average == "micro":
+        counted = labels != IGNORE_INDEX
+        return labels[counted], logits[counted]
+    return labels == sweep.positive_label, logits[:, sweep.positive_label] - logits[:, 1 - sweep.positive_label]
+
+
 def _log_axis(axes: Any, sweep: RatioSweep) -> None:
-    binary = len(sweep.label_names) == 2
-    of = (
-        f"of “{_plain(sweep.positive_name)}” over the other class"
-        if binary
-        else "of the rarest over the commonest class"
-    )
+    of = {
+        "binary": f"“{_plain(sweep.positive_name)}” over the other class",
+        "macro": "the rarest over the commonest class",
+        "micro": "positives over negatives of the rarest label",
+    }
     axes.set_xscale("log")
-    axes.set_xlabel(f"weight ratio $w_r$, {of} (log scale)")
+    axes.set_xlabel(f"weight ratio $w_r$, of {of[sweep.average]} (log scale)")
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _title(sweep: RatioSweep, text: str) -> str:
-    of = (
-        f"“{sweep.positive_name}”"
-        if len(sweep.label_names) == 2
-        else f"macro average of {len(sweep.label_names)} classes"
-    )
-    return _plain(f"{text}\n{of}, {sweep.dataset or 'evaluation set'}")
+    of = {
+        "binary": f"“{sweep.positive_name}”",
+        "macro": f"macro average of {len(sweep.label_names)} classes",
+        "micro": f"micro average of {len(sweep.label_names)} labels",
+    }
+    return _plain(f"{text}\n{of[sweep.average]}, {sweep.dataset or 'evaluation set'}")
 
 
 def _plain(text: str) -> str:
@@ -207,6 +214,9 @@ def _footnote(figure: Figure, sweep: RatioSweep) -> None:
     unfinished = f"; {finished} of {planned} legs" if finished < planned else ""
     epochs = f"{sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} per ratio"
     examples = f"{sweep.num_eval:,} evaluation examples"
-    if len(sweep.label_names) == 2 and sweep.points:
+    if sweep.unit != "examples":
+        examples += f" with {sweep.num_items:,} {sweep.unit}"
+    if sweep.average != "macro":
         examples += f" ({sweep.points[0].tp + sweep.points[0].fn:,} positive)"
-    figure.supxlabel(f"{examples}; {epochs}; {seeds}{unfinished}", fontsize=8, color=_GREY)
+    text = textwrap.fill(f"{examples}; {epochs}; {seeds}{unfinished}", width=int(16 * figure.get_figwidth()))
+    figure.supxlabel(text, fontsize=8, color=_GREY)

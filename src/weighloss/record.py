@@ -33,9 +33,10 @@ class SweepPoint:
     ratio, seed
         The weight ratio w_r and the seed of the leg.
     tp, fp, fn, tn : int
-        Confusion counts of the positive label (sums over the classes with more than two).
+        Confusion counts of the positive label (sums over the classes with more than two, over the labels where an
+        example has several).
     precision, recall, f1 : float
-        Of the positive label (macro averages with more than two classes); 0 where nothing was predicted positive.
+        Of the positive label (averages: see `RatioSweep.average`); 0 where nothing was predicted positive.
     eval_loss, eval_plain_loss : float
         Mean loss over the evaluation set, weighted and not; only the plain one compares across ratios.
     seconds : float
@@ -69,7 +70,7 @@ class RatioSweep:
     Attributes
     ----------
     counts : list of int
-        Training labels of each class.
+        Training labels of each class; for several labels per example a pair, negatives and positives, for each label.
     label_names : list of str
         Names of the classes, by id.
     positive_label : int
@@ -90,7 +91,7 @@ class RatioSweep:
         Where the sweep lies on disk; not written.
     """
 
-    counts: list[int]
+    counts: list[int] | list[list[int]]
     label_names: list[str]
     positive_label: int
     natural_ratio: float
@@ -155,6 +156,29 @@ class RatioSweep:
     def positive_name(self) -> str:
         """Name of the positive class."""
         return self.label_names[self.positive_label]
+
+    @property
+    def average(self) -> str:
+        """What precision and recall are: "binary", those of the positive label; "macro", averages over more classes than
+        two; "micro", averages over the several labels of an example.
+        """
+        if np.ndim(self.counts) == 2:
+            return "micro"
+        return "binary" if len(self.label_names) == 2 else "macro"
+
+    @property
+    def num_items(self) -> int:
+        """Number of evaluation labels of a finished leg: of examples, tokens, or labels where an example has several."""
+        point = self.points[0]
+        decisions = point.tp + point.fp + point.fn + point.tn
+        return decisions // len(self.label_names) if self.average == "macro" else decisions
+
+    @property
+    def unit(self) -> str:
+        """What is classified: "examples", "tokens", or "labels" where an example has several."""
+        if self.average == "micro":
+            return "labels"
+        return "tokens" if self.num_items > self.num_eval else "examples"
 
     def curve(self, *names: str) -> dict[str, np.ndarray]:
         """The points as arrays over the ratios, means over the seeds.
@@ -227,6 +251,8 @@ class RatioSweep:
     def predictions(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n_items, n_classes), float32, and labels (n_items,), int64, of a leg, in the evaluation set's order.
 
+        Where an example has several labels, both are (n_examples, n_labels).
+
         Raises
         ------
         InvalidInputError
@@ -244,19 +270,20 @@ class RatioSweep:
 
 
 def write_predictions(file: Path, logits: np.ndarray, labels: np.ndarray, metadata: Mapping[str, Any]) -> None:
-    """Write a leg's logits (n_items, n_classes) and labels (n_items,) as Parquet, atomically.
+    """Write a leg's logits (n_items, n_classes) and labels (n_items,) or (n_items, n_classes) as Parquet, atomically.
 
-    Readable with `datasets.load_dataset("parquet", data_files=...)`: columns `label` (int64) and `logits` (float32 list).
+    Readable with `datasets.load_dataset("parquet", data_files=...)`: columns `label` (int64, or a list of them) and
+    `logits` (float32 list).
     """
-    values = pa.array(logits.astype(np.float32).ravel())
-    table = pa.table(
-        {
-            "label": pa.array(labels.astype(np.int64)),
-            "logits": pa.FixedSizeListArray.from_arrays(values, logits.shape[-1]),
-        }
-    ).replace_schema_metadata({key: str(value) for key, value in metadata.items()})
+    table = pa.table({"label": _column(labels.astype(np.int64)), "logits": _column(logits.astype(np.float32))})
+    table = table.replace_schema_metadata({key: str(value) for key, value in metadata.items()})
     file.parent.mkdir(parents=True, exist_ok=True)
     _replace(file, lambda temporary: pq.write_table(table, temporary))
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    flat = pa.array(values.ravel())
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[-1])
 
 
 def _replace(file: Path, write: Any) -> None:

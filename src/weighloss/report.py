@@ -9,15 +9,19 @@ import evaluate
 import numpy as np
 
 from .errors import InvalidInputError
-from .metrics import PrecisionRecall
+from .metrics import PrecisionRecall, decisions
 from .record import MEASURED, RatioSweep
 from .weights import ClassWeights
 
 
 def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
     """The training data's imbalance and its natural ratio, in one sentence."""
-    counts = ", ".join(f"{count:,} {name}" for name, count in zip(label_names, class_weights.counts, strict=True))
-    text = f"Training labels: {counts}. Natural weight ratio: {class_weights.natural_ratio:.4g}."
+    counts = class_weights.counts
+    if counts.ndim == 2:
+        shares = ", ".join(f"{n[1]:,} of {n.sum():,} {name}" for name, n in zip(label_names, counts, strict=True))
+        return f"Training labels: {shares}. Natural weight ratio of the rarest: {class_weights.natural_ratio:.4g}."
+    named = ", ".join(f"{count:,} {name}" for name, count in zip(label_names, counts, strict=True))
+    text = f"Training labels: {named}. Natural weight ratio: {class_weights.natural_ratio:.4g}."
     if len(label_names) == 2:
         positive, other = (label_names[i] for i in (class_weights.positive_label, 1 - class_weights.positive_label))
         text += f" Precision and recall are those of {positive}."
@@ -35,7 +39,8 @@ def summary(sweep: RatioSweep) -> str:
         if np.isclose(ratio, sweep.natural_ratio)
     ]
     if sweep.curve("f1")["f1"].max() == 0:
-        lines.append(f"No ratio found any {sweep.positive_name}: train longer, or raise the learning rate.")
+        name = sweep.positive_name if sweep.average == "binary" else "label"
+        lines.append(f"No ratio found any {name}: train longer, or raise the learning rate.")
     else:
         lines.append(f"Best F1. {sentence(sweep, sweep.best('f1'))}")
     if break_even is None:
@@ -100,16 +105,19 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     if points is None:
         known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
         raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
-    name = sweep.positive_name
     precision, recall = (100 * fmean(getattr(point, metric) for point in points) for metric in ("precision", "recall"))
-    found = f"of 100 {name} examples, {recall:.0f} are found"
-    if len(sweep.label_names) > 2:
-        found = f"of 100 examples of a class, {recall:.0f} are found, on average over the classes"
-        flagged = f"of 100 examples put into a class, {precision:.0f} belong there"
-    elif sweep.predicts_no_positive(ratio):
-        flagged = f"nothing is flagged as {name}"
+    if sweep.average == "macro":
+        flagged = f"of 100 {sweep.unit} put into a class, {precision:.0f} belong there"
+        found = f"of 100 {sweep.unit} of a class, {recall:.0f} are found, on average over the classes"
+    elif sweep.average == "micro":
+        flagged = f"of 100 labels given, {precision:.0f} are right"
+        found = f"of 100 labels that there are, {recall:.0f} are found"
     else:
-        flagged = f"of 100 examples flagged as {name}, {precision:.0f} are {name}"
+        name = sweep.positive_name
+        flagged = f"of 100 {sweep.unit} flagged as {name}, {precision:.0f} are {name}"
+        found = f"of 100 {name} {sweep.unit}, {recall:.0f} are found"
+    if sweep.predicts_no_positive(ratio):
+        flagged = f"nothing is flagged as {sweep.positive_name}" if sweep.average == "binary" else "no label is given"
     return f"At w_r = {ratio:.4g}: {flagged}; {found}."
 
 
@@ -122,12 +130,8 @@ def recomputed(sweep: RatioSweep) -> RatioSweep:
         When a leg's predictions cannot be read.
     """
     metric, points = PrecisionRecall(), []
-    average = "binary" if len(sweep.label_names) == 2 else "macro"
     for point in sweep.points:
-        logits, labels = sweep.predictions(point)
-        results = metric.compute(
-            predictions=logits.argmax(-1), references=labels, positive_label=sweep.positive_label, average=average
-        )
+        results = metric.compute(**decisions(*sweep.predictions(point), sweep.positive_label))
         points.append(replace(point, **{name: results[name] for name in MEASURED}))
     return replace(sweep, points=tuple(points))
 
@@ -153,7 +157,6 @@ def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
         When a metric cannot be loaded, or a leg's predictions cannot be read.
     """
     own = PrecisionRecall()
-    average = "binary" if len(sweep.label_names) == 2 else "macro"
     known = [
         metric for metric in metrics if metric in ("precision", "recall", "f1", "accuracy", "matthews_correlation")
     ]
@@ -163,9 +166,9 @@ def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
     for points in sweep.by_ratio().values():
         per_seed: dict[str, list[float]] = {}
         for point in points:
-            logits, labels = sweep.predictions(point)
-            items = {"predictions": logits.argmax(-1), "references": labels}
-            results = own.compute(**items, positive_label=sweep.positive_label, average=average)
+            decided = decisions(*sweep.predictions(point), sweep.positive_label)
+            items = {name: decided[name] for name in ("predictions", "references")}
+            results = own.compute(**decided)
             results = {name: results[name] for name in known}
             for other in others:
                 results |= other.compute(**items)

@@ -14,12 +14,11 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .errors import InvalidInputError
-from .labels import count_labels
 from .metrics import logits_and_labels
 from .record import MEASURED, PREDICTIONS_FOLDER, SWEEP_FILE, RatioSweep, SweepPoint, write_predictions
 from .rewind import FreshState, sampler_of
 from .trainer import TrainingDriver, WeightedLossTrainer
-from .weights import ClassWeights, ratio_grid, unique_ratios
+from .weights import ratio_grid, unique_ratios
 
 logger = logging.getLogger(__name__)
 
@@ -226,13 +225,13 @@ class RatioSweepCallback(TrainingDriver):
             logger.warning("weight_ratio=%g is not used by a sweep, whose ratios are its own.", args.weight_ratio)
 
     def _empty_sweep(self, trainer: WeightedLossTrainer) -> RatioSweep:
-        natural = ClassWeights.from_counts(trainer.class_weights.counts, None, trainer.positive_label)
+        natural = trainer.weights_at(None)
         if self.ratios is None:
             ratios = ratio_grid(natural.natural_ratio, self.num_ratios, self.ratio_span)
         else:
             ratios = unique_ratios(_as_list("ratios", self.ratios))
         for ratio in ratios:
-            ClassWeights.from_counts(natural.counts, ratio, trainer.positive_label)
+            trainer.weights_at(ratio)
         info = getattr(trainer.train_dataset, "info", None)
         return RatioSweep(
             counts=natural.counts.tolist(),
@@ -307,18 +306,18 @@ class RatioSweepCallback(TrainingDriver):
             if wrong:
                 raise InvalidInputError(sentence)
         if getattr(args, "class_counts", None) is None:  # else the labels may be the collator's
-            num_labels = trainer.model.config.num_labels
-            counts = count_labels(evaluation, num_classes=num_labels)
-            if (
-                len(counts) > num_labels
-                or not counts.any()
-                or (num_labels == 2 and not counts[trainer.positive_label])
-            ):
-                named = dict(enumerate(trainer.label_names_by_id))
-                found = ", ".join(f"{count:,} {named.get(i, f'of label {i}')}" for i, count in enumerate(counts))
+            counts = trainer.count_classes(evaluation)
+            if trainer.is_multi_label:
+                wanted, positives = "labels with some positive", counts[:, 1]
+            elif len(counts) == 2:
+                wanted, positives = "2 classes with the positive one among them", counts[[trainer.positive_label]]
+            else:
+                wanted, positives = f"{len(counts)} classes", counts
+            if not positives.any():
+                found = zip(trainer.label_names_by_id, counts.tolist(), strict=True)
                 raise InvalidInputError(
-                    f"the evaluation data has {found or 'no label'}, but precision and recall need the model's "
-                    f"{num_labels} classes with the positive one among them: give other evaluation data."
+                    f"the evaluation data has {', '.join(f'{count} {name}' for name, count in found)}, but precision and "
+                    f"recall need the model's {wanted}: give other evaluation data."
                 )
 
 

@@ -2,65 +2,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
+from transformers.utils import CONFIG_NAME
 
 from .errors import InvalidInputError
-from .labels import count_labels, label_id, label_names
-from .losses import weighted_cross_entropy
+from .labels import count_labels, count_multi_labels, find_label_column, label_id, label_names
+from .losses import weighted_binary_cross_entropy, weighted_cross_entropy
 from .metrics import classification_metrics, logits_and_labels
 from .weights import ClassWeights
 
-
-@dataclass
-class WeightedLossConfig(TrainingArguments):
-    """`TrainingArguments` with the weights of the classes.
-
-    Parameters
-    ----------
-    weight_ratio : float, optional
-        w_r, the weight of the positive class over that of the negative one (of the rarest over the commonest class when
-        there are more than two); None is the natural ratio, 1 is unweighted.
-    class_weights : dict, list or JSON string, optional
-        Explicit weights up to a common factor, by label name or id (`{"ham": 1, "spam": 7}`) or in the order of the ids
-        (`[1, 7]`); they override `weight_ratio`.
-    class_counts : dict, list or JSON string, optional
-        Number of training labels of each class, in the same forms, for training data that cannot be counted (an
-        `IterableDataset`); counted from the training data when None.
-    positive_label : str, optional
-        Name or id of the positive class; id 1 when None.
-    """
-
-    weight_ratio: float | None = field(
-        default=None,
-        metadata={"help": "Weight of the positive class over the negative one. Default: the natural ratio."},
-    )
-    class_weights: dict[str, float] | str | None = field(  # a list too, but the flags' parser takes no such union
-        default=None,
-        metadata={"help": "Explicit weights as JSON, by label name or id: '{\"ham\": 1, \"spam\": 7}' or '[1, 7]'."},
-    )
-    class_counts: dict[str, int] | str | None = field(
-        default=None,
-        metadata={"help": "Number of training labels of each class as JSON, for data that cannot be counted."},
-    )
-    positive_label: str | None = field(
-        default=None, metadata={"help": "Name or id of the positive class. Default: 1."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("class_weights", "class_counts"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                try:
-                    setattr(self, name, json.loads(value))
-                except json.JSONDecodeError:
-                    raise InvalidInputError(f"{name}={value!r} is not JSON: write for example '[1, 7]'.") from None
+RECORDED = ("class_counts", "class_weights", "weight_ratio", "natural_ratio", "positive_label")  # in model.config
+CLASS_WEIGHTS_FILE = "class_weights.json"
 
 
 class TrainingDriver(TrainerCallback):
@@ -84,15 +42,19 @@ class WeightedLossTrainer(Trainer):
     Counts, ratio, natural ratio and weights are written to `model.config` (`class_counts`, `weight_ratio`,
     `natural_ratio`, `class_weights`, `positive_label`), so that a saved model says how it was weighted.
 
+    A model with `problem_type="multi_label_classification"` has a weight for the negatives and one for the positives of
+    each label: see `ClassWeights.from_multi_label_counts`.
+
     Without `compute_metrics` it reports precision, recall, F1, accuracy and the confusion counts of the positive label
-    (macro averages with more than two classes). Evaluation reports `eval_loss`, weighted, and `eval_plain_loss`, not
-    weighted: the one that compares across ratios. Both are means over the whole evaluation set.
+    (macro averages with more than two classes, micro averages for several labels per example). Evaluation reports
+    `eval_loss`, weighted, and `eval_plain_loss`, not weighted: the one that compares across ratios. Both are means over
+    the whole evaluation set.
 
     Raises
     ------
     InvalidInputError
         From the constructor when the labels cannot be counted or do not fit the model, the weights make no sense, or the
-        model is no single-label classifier of at least two classes.
+        model is no classifier.
     """
 
     args: Any  # WeightedLossConfig, or plain TrainingArguments without its fields
@@ -101,6 +63,7 @@ class WeightedLossTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.label_names = self.label_names or ["labels"]  # a model need not take labels: it is not given them
         self._check()
         # The base class counts the items of a step only for models that take the count; here the loss takes it.
         self.model_accepts_loss_kwargs = True
@@ -110,6 +73,11 @@ class WeightedLossTrainer(Trainer):
         self.default_metrics = classification_metrics(self.positive_label)
         if self.compute_metrics is None:
             self.compute_metrics = self.default_metrics
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an example has several labels, each of which is a choice of its own."""
+        return self.model.config.problem_type == "multi_label_classification"
 
     @property
     def positive_label(self) -> int:
@@ -134,6 +102,14 @@ class WeightedLossTrainer(Trainer):
             weights = self._by_class_id("class_weights", weights)
         elif ratio is None and self.train_dataset is None:
             weights = getattr(self.model.config, "class_weights", None)  # those that a loaded model was trained with
+            if weights is not None and self.is_multi_label:
+                weights = [positive / negative for negative, positive in weights]
+        return self.weights_at(ratio, weights)
+
+    def weights_at(self, ratio: float | None, weights: Sequence[float] | None = None) -> ClassWeights:
+        """The weights at a ratio (natural when None), or explicit ones, whatever `args` holds."""
+        if self.is_multi_label:
+            return ClassWeights.from_multi_label_counts(self._class_counts(), ratio, weights)
         return ClassWeights.from_counts(self._class_counts(), ratio, self.positive_label, weights)
 
     def compute_loss(
@@ -147,24 +123,28 @@ class WeightedLossTrainer(Trainer):
 
         As `Trainer.compute_loss`; the labels are taken out of the inputs, so that the model does not compute a loss too.
         """
-        if "labels" not in inputs:
+        (name,) = self.label_names
+        if name not in inputs:
             raise InvalidInputError(
-                f"the batches have no 'labels', only {', '.join(map(repr, inputs))}: let the data collator return them."
+                f"the batches have no {name!r}, only {', '.join(map(repr, inputs))}: let the data collator return them."
             )
-        labels = inputs.pop("labels")
+        labels = inputs.pop(name)
         outputs = model(**inputs)
-        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
-        loss = weighted_cross_entropy(
-            logits,
-            labels,
-            torch.as_tensor(self.class_weights.weights, dtype=torch.float32),
-            num_items_in_batch,
-            self.args.label_smoothing_factor,
-        )
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+        if isinstance(outputs, Mapping):
+            if "logits" not in outputs:
+                raise InvalidInputError(f"the model returns no 'logits', only {', '.join(map(repr, outputs))}.")
+            logits = outputs["logits"]
+        else:
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            logits = outputs[0]
+        num_items = num_items_in_batch
+        if isinstance(num_items, torch.Tensor):
+            num_items = num_items.flatten()[0]  # DataParallel: the base class repeats it for every GPU
+        loss = self._loss(logits, labels, torch.as_tensor(self.class_weights.weights, dtype=torch.float32), num_items)
+        if self.args.average_tokens_across_devices and num_items is not None:
             # The count is that of all processes, whose gradients are then averaged, not added up.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
-        elif self.args.n_gpu > 1 and num_items_in_batch is not None:
+        elif self.args.n_gpu > 1 and num_items is not None:
             # DataParallel: the base class counts the items of one GPU, and the logits are those of all.
             loss = loss / self.args.n_gpu
         if isinstance(outputs, tuple):
@@ -193,24 +173,51 @@ class WeightedLossTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> Any:
-        """As `Trainer.evaluation_loop`, with the weighted and the plain loss as means over the whole evaluation set."""
+        """As `Trainer.evaluation_loop`, with the weighted and the plain loss as means over the whole evaluation set.
+
+        With `prediction_loss_only` there is the weighted one alone, averaged over the batches as the base class does.
+        """
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         if output.predictions is None or output.label_ids is None:
             return output
         logits, labels = (torch.as_tensor(array) for array in logits_and_labels(output))
         # Not what preprocess_logits_for_metrics may have made of the logits: then the base class's mean stands.
-        if logits.shape == (*labels.shape, self.model.config.num_labels):
+        items = labels.shape[:1] if self.is_multi_label else labels.shape
+        if logits.shape == (*items, self.model.config.num_labels):
             weights = torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
             metrics: dict[str, float] = output.metrics or {}
             for name, class_weights in (("loss", weights), ("plain_loss", torch.ones_like(weights))):
-                loss = weighted_cross_entropy(
-                    logits, labels, class_weights, label_smoothing=self.args.label_smoothing_factor
-                )
-                metrics[f"{metric_key_prefix}_{name}"] = loss.item()
+                metrics[f"{metric_key_prefix}_{name}"] = self._loss(logits, labels, class_weights).item()
         return output
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        if self.args.should_save and not (folder / CONFIG_NAME).exists():
+            # PEFT's adapters have no config.json, and transformers would take one that had for a whole model.
+            record = {name: getattr(self.model.config, name, None) for name in RECORDED}
+            (folder / CLASS_WEIGHTS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def _loss(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        class_weights: torch.Tensor,
+        num_items: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        if self.is_multi_label:
+            return weighted_binary_cross_entropy(logits, labels, class_weights, num_items)
+        return weighted_cross_entropy(logits, labels, class_weights, num_items, self.args.label_smoothing_factor)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        # The base class counts what is called "labels", whatever label_names says.
+        (name,) = self.label_names
+        batches = [{"labels": batch[name]} if name in batch else batch for batch in batch_samples]
+        return super()._get_num_items_in_batch(batches, device)
 
     def _check(self) -> None:
         args, config = self.args, cast(Any, getattr(self.model, "config", None))
+        parallelism = getattr(self.accelerator, "parallelism_config", None)
         if not hasattr(config, "num_labels"):
             raise InvalidInputError(
                 f"{type(self.model).__name__} has no config with num_labels: load the model with an AutoModelFor… class."
@@ -225,21 +232,25 @@ class WeightedLossTrainer(Trainer):
                 "batch_eval_metrics needs metrics that are computed batch by batch: give compute_metrics, or leave it out.",
             ),
             (
-                self.label_names != ["labels"],
-                f"the labels are looked for in {self.label_names}, but only 'labels' is weighted: let the data collator "
-                "return them as 'labels', without label_names.",
+                len(self.label_names) != 1,
+                f"the labels are looked for in {', '.join(self.label_names)}: name the one with the class ids, as in "
+                "label_names=['labels'].",
             ),
             (
-                config.num_labels < 2,
+                config.problem_type not in (None, "single_label_classification", "multi_label_classification"),
+                f"the model has problem_type={config.problem_type!r}, which is no classification: load it without.",
+            ),
+            (
+                config.num_labels < 2 and not self.is_multi_label,
                 f"the model has num_labels={config.num_labels}, which is regression: load it with num_labels=2 or more.",
             ),
             (
-                config.problem_type not in (None, "single_label_classification"),
-                f"the model has problem_type={config.problem_type!r}: only 'single_label_classification' is weighted.",
+                getattr(args, "positive_label", None) is not None and (config.num_labels > 2 or self.is_multi_label),
+                f"positive_label has no meaning with {config.num_labels} labels that are averaged: leave it out.",
             ),
             (
-                getattr(args, "positive_label", None) is not None and config.num_labels > 2,
-                f"positive_label has no meaning with {config.num_labels} classes, which are averaged: leave it out.",
+                getattr(parallelism, "sp_enabled", False) or getattr(parallelism, "cp_enabled", False),
+                "sequence and context parallelism cut the examples that a label belongs to: leave parallelism_config out.",
             ),
         ]
         for wrong, sentence in problems:
@@ -251,36 +262,58 @@ class WeightedLossTrainer(Trainer):
 
     def _class_counts(self) -> np.ndarray:
         if self._counted is None or self._counted[0] is not self.train_dataset:
-            self._counted = self.train_dataset, self._count_classes()
+            self._counted = self.train_dataset, self._training_counts()
         return self._counted[1]
 
-    def _count_classes(self) -> np.ndarray:
-        num_labels = self.model.config.num_labels
+    def _training_counts(self) -> np.ndarray:
         counts: Any = getattr(self.args, "class_counts", None)
         if counts is not None:
             return np.asarray(self._by_class_id("class_counts", counts))
-        if self.train_dataset is None:
-            counts = getattr(self.model.config, "class_counts", None)  # those that a loaded model was trained on
-            if counts is None:
-                raise InvalidInputError(
-                    "there are no training labels to take class weights from: give train_dataset, or class_counts."
-                )
-            return np.asarray(counts)
-        counts = count_labels(self.train_dataset, num_classes=num_labels)
-        if len(counts) > num_labels:
+        if self.train_dataset is not None:
+            return self.count_classes(self.train_dataset)
+        counts = getattr(self.model.config, "class_counts", None)  # those that a loaded model was trained on
+        if counts is None:
             raise InvalidInputError(
-                f"the training data has {len(counts)} classes (label ids 0 to {len(counts) - 1}), but the model has "
-                f"{num_labels}: load the model with num_labels={len(counts)}."
+                "there are no training labels to take class weights from: give train_dataset, or class_counts."
+            )
+        return np.asarray(counts)
+
+    def count_classes(self, dataset: Any) -> np.ndarray:
+        """Number of labels of each of the model's classes in a dataset, in the form of `ClassWeights.counts`.
+
+        Raises
+        ------
+        InvalidInputError
+            When they cannot be counted, or are not of the model's classes.
+        """
+        num_labels, column = self.model.config.num_labels, self._label_column(dataset)
+        if self.is_multi_label:
+            counts = count_multi_labels(dataset, column)
+            fits, found = len(counts) == num_labels, f"{len(counts)} labels per example"
+        else:
+            counts = count_labels(dataset, column, num_classes=num_labels)
+            fits, found = len(counts) <= num_labels, f"{len(counts)} classes (label ids 0 to {len(counts) - 1})"
+        if not fits:
+            raise InvalidInputError(
+                f"the data has {found}, but the model has {num_labels}: load the model with num_labels={len(counts)}."
             )
         return counts
+
+    def _label_column(self, dataset: Any) -> str | None:
+        (name,) = self.label_names
+        return name if name in (getattr(dataset, "column_names", None) or ()) else None
 
     @property
     def label_names_by_id(self) -> Sequence[str]:
         """Names of the classes: those of the training data's `ClassLabel`, else of `model.config.id2label`."""
-        names = label_names(self.train_dataset) if hasattr(self.train_dataset, "features") else None
+        names = None
+        if hasattr(self.train_dataset, "features") and not self.is_multi_label:
+            with suppress(InvalidInputError):  # the labels may be the collator's, and counted in class_counts
+                column = find_label_column(self.train_dataset, self._label_column(self.train_dataset))
+                names = label_names(self.train_dataset, column)
         return names or list(self.model.config.id2label.values())
 
-    def _by_class_id(self, name: str, values: Any) -> list[float]:
+    def _by_class_id(self, name: str, values: Any) -> list[Any]:
         names = self.label_names_by_id
         if isinstance(values, Mapping):
             pairs = [(label_id(label, names), value) for label, value in values.items()]
@@ -296,12 +329,11 @@ class WeightedLossTrainer(Trainer):
     def record_class_weights(self) -> None:
         """Write counts, weights, ratio, natural ratio and positive label to `model.config`."""
         class_weights = self.class_weights
-        self.model.config.update(
-            {
-                "class_counts": class_weights.counts.tolist(),
-                "class_weights": class_weights.weights.tolist(),
-                "weight_ratio": class_weights.ratio,
-                "natural_ratio": class_weights.natural_ratio,
-                "positive_label": class_weights.positive_label,
-            }
+        values = (
+            class_weights.counts.tolist(),
+            class_weights.weights.tolist(),
+            class_weights.ratio,
+            class_weights.natural_ratio,
+            class_weights.positive_label,
         )
+        self.model.config.update(dict(zip(RECORDED, values, strict=True)))

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from .errors import InvalidInputError
-from .labels import count_labels, label_id, label_names
+from .labels import count_labels, find_label_column, label_id, label_names
+
+_BOTH_GIVEN = "weight_ratio={} and explicit class weights were both given: write one of them."
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,13 +20,14 @@ class ClassWeights:
     Only the ratios of the weights matter, and one number, `ratio`, spans the family. For two classes it is
     w_r = w_positive / w_negative, and the natural ratio is n_negative / n_positive. For K classes w_c ∝ n_c^(−α), with α
     such that the rarest and the commonest class stand at `ratio`; the natural ratio n_max / n_min is α = 1. At the
-    natural ratio the weights are those of scikit-learn's `class_weight="balanced"`.
+    natural ratio the weights are those of scikit-learn's `class_weight="balanced"`. Several labels per example are as many
+    pairs of classes: see `from_multi_label_counts`.
 
     Attributes
     ----------
-    counts : ndarray of shape (n_classes,), int64
+    counts : ndarray of shape (n_classes,), or (n_labels, 2) for several labels per example, int64
         Number of training labels of each class.
-    weights : ndarray of shape (n_classes,), float64
+    weights : ndarray of the shape of `counts`, float64
         Weight of each class.
     ratio : float
         w_positive / w_negative, or w_rarest / w_commonest with more than two classes.
@@ -97,9 +100,7 @@ class ClassWeights:
 
         if weights is not None:
             if ratio is not None:
-                raise InvalidInputError(
-                    f"weight_ratio={ratio} and explicit class weights were both given: write one of them."
-                )
+                raise InvalidInputError(_BOTH_GIVEN.format(ratio))
             log_weights = np.log(_checked_weights(weights, len(counts)))
         else:
             ratio = natural_ratio if ratio is None else checked_ratio(ratio)
@@ -157,7 +158,88 @@ class ClassWeights:
             the name `positive_label`.
         """
         counts = count_labels(dataset, label_column)
-        return cls.from_counts(counts, ratio, label_id(positive_label, label_names(dataset, label_column)), weights)
+        names = label_names(dataset, find_label_column(dataset, label_column))
+        return cls.from_counts(counts, ratio, label_id(positive_label, names), weights)
+
+    @classmethod
+    def from_multi_label_counts(
+        cls,
+        counts: Sequence[Sequence[int]] | np.ndarray,
+        ratio: float | None = None,
+        pos_weights: Sequence[float] | np.ndarray | None = None,
+    ) -> ClassWeights:
+        """Class weights of several labels per example, each of which is a choice of its own between two classes.
+
+        Label l weighs its positives n_l^α times its negatives, n_l being its negatives over its positives, with α such
+        that the rarest label stands at `ratio`: 1 is unweighted, and at the natural ratio every label is balanced. The
+        mean weight over the examples is 1 for every label.
+
+        Parameters
+        ----------
+        counts : sequence of int of shape (n_labels, 2)
+            Number of training examples without and with each label. A label that none or all have is not weighted.
+        ratio : float, optional
+            The weight of the rarest label's positives over its negatives; the natural ratio when None.
+        pos_weights : sequence of float of shape (n_labels,), optional
+            Explicit weights of the positives over the negatives, those of `torch.nn.BCEWithLogitsLoss(pos_weight=…)`;
+            they override the family, and `ratio` is read off them.
+
+        Returns
+        -------
+        ClassWeights whose `counts` and `weights` have the shape (n_labels, 2): negatives, positives.
+
+        Raises
+        ------
+        InvalidInputError
+            As `from_counts`; when no label has both positives and negatives, or the rarest label is as frequent as not
+            and the ratio is not 1.
+
+        Examples
+        --------
+        >>> class_weights = ClassWeights.from_multi_label_counts([[90, 10], [50, 50]])
+        >>> class_weights.natural_ratio
+        9.0
+        >>> class_weights.weights.round(3).tolist()
+        [[0.556, 5.0], [1.0, 1.0]]
+        """
+        counts = np.asarray(counts)
+        if counts.ndim != 2 or counts.shape[1] != 2 or counts.dtype.kind not in "iu" or (counts < 0).any():
+            raise InvalidInputError(
+                "counts must be the whole numbers of examples without and with each label, such as "
+                f"[[900, 100], [700, 300]], not {counts.tolist()!r}."
+            )
+        weighable = (counts > 0).all(axis=1)
+        if not weighable.any():
+            raise InvalidInputError(
+                "the training data has no label that some examples have and some have not: check the label column."
+            )
+        imbalances = np.where(weighable, counts[:, 0] / np.maximum(counts[:, 1], 1), 1.0)
+        rarest = int(np.where(weighable, imbalances, 0).argmax())
+        natural_ratio = float(imbalances[rarest])
+        if pos_weights is not None:
+            if ratio is not None:
+                raise InvalidInputError(_BOTH_GIVEN.format(ratio))
+            log_ratios = np.log(_checked_weights(pos_weights, len(counts)))
+        else:
+            ratio = natural_ratio if ratio is None else checked_ratio(ratio)
+            if natural_ratio == 1 and ratio != 1:
+                raise InvalidInputError(
+                    f"weight_ratio={ratio} has no meaning here: even the rarest label is as frequent as not; write "
+                    "weight_ratio=1 or explicit class_weights."
+                )
+            alpha = math.log(ratio) / math.log(natural_ratio) if natural_ratio != 1 else 0
+            log_ratios = alpha * np.log(imbalances)
+
+        # Each at most 1, so that no ratio overflows; a label without examples keeps these.
+        relative = np.exp(np.minimum(np.stack([-log_ratios, log_ratios], axis=1), 0))
+        sizes = np.where(counts.any(axis=1, keepdims=True), counts, 1)
+        scale = sizes.sum(axis=1, keepdims=True) / (sizes * relative).sum(axis=1, keepdims=True)
+        return cls(
+            counts=counts.astype(np.int64),
+            weights=relative * scale,
+            ratio=ratio if ratio is not None else float(np.exp(log_ratios[rarest])),
+            natural_ratio=natural_ratio,
+        )
 
 
 def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 100.0) -> list[float]:
