@@ -6,24 +6,12 @@ python scripts/sweep.py --train_file spam.csv --text_column_names sms --positive
 python scripts/sweep.py --help                            # every other flag
 """
 
-import sys
 from dataclasses import dataclass, field
 
-import torch
-from transformers import HfArgumentParser
-from transformers.utils import logging
-
-from weighloss import (
-    InvalidInputError,
-    RatioSweepCallback,
-    WeightedLossConfig,
-    WeightedLossTrainer,
-    plot_sweep,
-    report,
-)
-from weighloss.builtin import POSITIVE_PACKAGE
-from weighloss.data import DataArguments, load_data, tokenize
-from weighloss.model import ModelArguments, classifier_init, load_tokenizer
+from weighloss import RatioSweepCallback, WeightedLossConfig, report
+from weighloss.data import DataArguments
+from weighloss.model import ModelArguments
+from weighloss.script import finish, make_trainer, run
 
 
 @dataclass
@@ -39,47 +27,14 @@ class SweepArguments:
         default=None, metadata={"help": "One fine-tune per ratio with each. Default: --seed."}
     )
     epochs_per_ratio: int = field(default=1, metadata={"help": "Epochs of each fine-tune."})
-
-
-def main() -> None:
-    parser = HfArgumentParser(
-        (ModelArguments, DataArguments, SweepArguments, WeightedLossConfig),
-        usage="%(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] [--ratios R ...] [flags]",
-        description=f"{__doc__.splitlines()[0]} Flags come in this order: model, data, sweep, transformers' training "
-        "arguments (--num_train_epochs is not used, see --epochs_per_ratio), class weights.",
+    push_predictions: bool = field(
+        default=False, metadata={"help": "With --push_to_hub, push the evaluation set's logits and labels too."}
     )
-    parser.set_defaults(
-        output_dir="sweep_output",
-        per_device_train_batch_size=16,
-        per_device_eval_batch_size=64,
-        train_sampling_strategy="group_by_length",
-        dataloader_pin_memory=torch.cuda.is_available(),
-        load_best_model_at_end=True,
-        metric_for_best_model="f1",
-        save_strategy="best",
-        save_total_limit=1,
-        save_only_model=True,
-    )
-    try:
-        *arguments, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
-        if unknown:
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-        sweep(*arguments)
-    except InvalidInputError as error:
-        sys.exit(f"error: {error}")
 
 
 def sweep(
     model_args: ModelArguments, data_args: DataArguments, sweep_args: SweepArguments, args: WeightedLossConfig
 ) -> None:
-    if data_args.is_builtin and args.positive_label is None:
-        args.positive_label = POSITIVE_PACKAGE
-    tokenizer = load_tokenizer(model_args)
-    with args.main_process_first():
-        data = load_data(data_args, model_args.cache_dir, model_args.token)
-        labels = data["train"].features["label"].names
-        data = tokenize(data, tokenizer, data_args)
-
     callback = RatioSweepCallback(
         ratios=sweep_args.ratios,
         seeds=sweep_args.seeds,
@@ -88,34 +43,25 @@ def sweep(
         ratio_span=sweep_args.ratio_span,
         dataset_name=data_args.name,
     )
-    trainer = WeightedLossTrainer(
-        model_init=classifier_init(model_args, labels),
-        args=args,
-        train_dataset=data["train"],
-        eval_dataset=data["validation"],
-        processing_class=tokenizer,
-        callbacks=[callback],
-    )
-    trainer.accelerator.print(report.imbalance(trainer.class_weights, labels))
+    trainer, test = make_trainer(model_args, data_args, args, [callback])
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    trainer.save_model()
-    test = trainer.evaluate(data["test"], metric_key_prefix="test") if "test" in data else {}
-    if test:
-        trainer.save_metrics("test", test)
-
     if trainer.is_world_process_zero():
-        results = callback.sweep
-        plot_sweep(results, args.output_dir)
-        print(report.table(results), "", report.summary(results), sep="\n")
+        print(report.table(callback.sweep), "", report.summary(callback.sweep), sep="\n")
         print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
-        if test:
-            print(
-                f"On the test data, which no choice saw, that model has precision {test['test_precision']:.3f}, "
-                f"recall {test['test_recall']:.3f}, F1 {test['test_f1']:.3f}."
-            )
+    finish(trainer, data_args, test, sweep_args.push_predictions)
 
 
 if __name__ == "__main__":
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    main()
+    run(
+        sweep,
+        (ModelArguments, DataArguments, SweepArguments, WeightedLossConfig),
+        description=f"{__doc__.splitlines()[0]} Flags come in this order: model, data, sweep, transformers' training "
+        "arguments (--num_train_epochs is not used, see --epochs_per_ratio), class weights.",
+        usage="%(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] [--ratios R ...] [flags]",
+        output_dir="sweep_output",
+        load_best_model_at_end=True,
+        metric_for_best_model="f1",
+        save_strategy="best",
+        save_total_limit=1,
+        save_only_model=True,
+    )

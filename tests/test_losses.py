@@ -204,3 +204,32 @@ def test_labels_in_a_column_of_their_own_are_those_in_a_row():
     logits, labels, weights = batch(5, 8, 3)
     column = weighted_cross_entropy(logits, labels[:, None], weights)
     assert column == weighted_cross_entropy(logits, labels, weights)
+
+
+def test_a_step_in_which_no_label_counts_has_loss_and_gradient_zero():
+    for num_items in (None, 0, torch.tensor(0)):
+        logits = torch.randn(4, 2, requires_grad=True)
+        ignored = torch.full((4,), -100)
+        losses = (
+            weighted_cross_entropy(logits, ignored, torch.ones(2), num_items),
+            weighted_binary_cross_entropy(logits, ignored[:, None].repeat(1, 2), torch.ones(2, 2), num_items),
+        )
+        for loss in losses:
+            (gradient,) = torch.autograd.grad(loss, logits)
+            assert loss.item() == 0
+            assert (gradient == 0).all()
+
+
+def test_soft_labels_have_torchs_loss():
+    logits, _, weights = multi_label_batch(0, 8, 3)
+    soft = torch.rand(8, 3, dtype=torch.float64)
+    pos_weight = weights[:, 1] / weights[:, 0]
+    torchs = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, soft, weight=weights[:, 0], pos_weight=pos_weight
+    )
+    assert weighted_binary_cross_entropy(logits, soft, weights).item() == pytest.approx(torchs.item(), rel=1e-9)
+
+
+def test_several_labels_for_a_model_of_one_name_the_problem_type():
+    with pytest.raises(InvalidInputError, match="problem_type='multi_label_classification'"):
+        weighted_cross_entropy(torch.zeros(4, 3), torch.zeros(4, 3), torch.ones(3))

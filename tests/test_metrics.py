@@ -136,3 +136,15 @@ def test_labels_in_a_column_of_their_own_are_those_in_a_row():
         for found in (labels, labels[:, None])
     )
     assert row == column
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "found"),
+    [
+        (np.array([1, 0]), np.array([1, 1]), "class ids"),
+        (np.zeros((2, 2)), np.array([[0.3, 1], [0, 1]]), "between them"),
+    ],
+)
+def test_what_is_no_logits_and_labels_of_0_and_1_is_refused(predictions, labels, found):
+    with pytest.raises(InvalidInputError, match=f"{found} were found: give compute_metrics"):
+        classification_metrics()(EvalPrediction(predictions=predictions, label_ids=labels))

@@ -297,6 +297,7 @@ class AugmentedData(EpochData):
             {"config": GROUPED | {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}},
             "persistent workers",
         ),
+        ({"config": GROUPED | {"eval_do_concat_batches": False}}, "eval_do_concat_batches"),
         ({"config": BEST | {"metric_for_best_model": "precison"}}, "'precison' is not measured"),
         ({"config": {"class_weights": [1, 2]}}, "no ratio to sweep over"),
         ({"config": {"prediction_loss_only": True}}, "keep the predictions"),

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
@@ -16,6 +17,7 @@ from transformers import (
 from conftest import collate, make_data, make_model, parameters, quiet_args
 from test_losses import reference
 from weighloss import ClassWeights, InvalidInputError, WeightedLossConfig, WeightedLossTrainer
+from weighloss.checks import check_trainer
 
 
 def make_trainer(trainer_class, path, data, model=None, config=None, **kwargs):
@@ -205,15 +207,62 @@ def test_evaluation_in_batches_that_are_not_joined_has_the_same_metrics(tmp_path
         assert metrics[0][name] == pytest.approx(metrics[1][name], abs=1e-6)
 
 
-def test_logits_that_were_preprocessed_keep_the_base_classs_eval_loss(tmp_path, train_data, eval_data):
-    given = {
-        "preprocess_logits_for_metrics": lambda logits, labels: logits.argmax(-1),
-        "compute_metrics": lambda p: {},
-    }
-    config = {"weight_ratio": 9.0}
-    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config, **given)
-    plain = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config)
-    assert trainer.evaluate(eval_data)["eval_loss"] == pytest.approx(plain.evaluate(eval_data)["eval_loss"], abs=1e-6)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {
+            "preprocess_logits_for_metrics": lambda logits, labels: logits.argmax(-1),
+            "compute_metrics": lambda p: {"all": 1},
+        },
+        {"config": {"prediction_loss_only": True}},
+        {"config": {"batch_eval_metrics": True}, "compute_metrics": lambda p, compute_result: {"all": 1}},
+    ],
+    ids=["preprocessed", "loss_only", "batch_by_batch"],
+)
+def test_the_eval_losses_do_not_need_the_predictions(tmp_path, train_data, eval_data, given):
+    config = {"weight_ratio": 9.0, "per_device_eval_batch_size": 7}
+    plain = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config).evaluate(eval_data)
+    config |= given.pop("config", {})
+    found = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config, **given).evaluate(eval_data)
+    for name in ("eval_loss", "eval_plain_loss"):
+        assert found[name] == pytest.approx(plain[name], abs=1e-9)
+
+
+def test_logits_are_found_wherever_the_model_puts_them(tmp_path, train_data, eval_data):
+    class Model(BertForSequenceClassification):
+        def forward(self, input_ids=None, attention_mask=None):
+            outputs = super().forward(input_ids=input_ids, attention_mask=attention_mask)
+            return {"aux": outputs.logits.flip(-1), "logits": outputs.logits}
+
+    model = Model(make_model().config)
+    model.load_state_dict(make_model().state_dict())
+    found = make_trainer(WeightedLossTrainer, tmp_path, train_data, model).evaluate(eval_data)
+    plain = make_trainer(WeightedLossTrainer, tmp_path, train_data).evaluate(eval_data)
+    assert [found[f"eval_{name}"] for name in ("loss", "tp", "fp")] == [
+        plain[f"eval_{name}"] for name in ("loss", "tp", "fp")
+    ]
+
+
+def test_names_are_taken_by_id_in_whatever_order_the_config_has_them(tmp_path, train_data):
+    model = make_model(id2label={1: "spam", 0: "ham"}, label2id={"spam": 1, "ham": 0})
+    data = train_data.cast_column("label", Value("int64"))
+    config = {"class_weights": {"ham": 1, "spam": 7}}
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, data, model, config)
+    assert trainer.class_weights.ratio == pytest.approx(7)
+
+
+def test_labels_that_label_names_names_are_counted_in_any_dataset(tmp_path, train_data):
+    rows = [row | {"target": row["label"], "label": 0} for row in train_data]
+    config = {"label_names": ["target"], "remove_unused_columns": False}
+    for data in (rows, Dataset.from_list(rows)):
+        trainer = make_trainer(WeightedLossTrainer, tmp_path, data, config=config)
+        assert trainer.class_weights.counts.tolist() == np.bincount(train_data["label"][:]).tolist()
+
+
+def test_counts_that_are_given_anew_are_used(tmp_path, train_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"class_counts": [30, 10]})
+    trainer.args.class_counts = [90, 10]
+    assert trainer.class_weights.natural_ratio == 9
 
 
 def test_a_loaded_model_is_evaluated_with_the_weights_and_positive_label_it_was_trained_with(
@@ -260,7 +309,10 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
     [
         ({"config": {"weight_ratio": 0.0}}, "positive finite number"),
         ({"config": {"weight_ratio": float("nan")}}, "positive finite number"),
-        ({"config": {"positive_label": "spma"}}, "'spma' is not a class: the classes are 'ham', 'spam'"),
+        (
+            {"config": {"positive_label": "spma"}},
+            "'spma' in positive_label is not a class: the classes are 'ham', 'spam'",
+        ),
         ({"config": {"class_weights": {"ham": 1}}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": "{ham: 1}"}}, "not JSON"),
         ({"config": {"class_weights": [1, 2], "weight_ratio": 2.0}}, "both given"),
@@ -275,6 +327,8 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"config": {"class_weights": {"0": 1, "ham": 2, "spam": 3}}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": "5"}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": [1, "a"]}}, "positive finite numbers"),
+        ({"config": {"class_weights": {"ham": 1, "spma": 7}}}, "'spma' in class_weights is not a class"),
+        ({"trainer": {"preprocess_logits_for_metrics": lambda logits, labels: logits}}, "give compute_metrics"),
         ({"config": {"batch_eval_metrics": True}}, "batch_eval_metrics"),
         ({"config": {"label_names": ["start", "end"]}}, "in start, end: name the one"),
         ({"model": {"num_labels": 3}, "config": {"positive_label": "1"}}, "no meaning with 3 labels"),
@@ -372,4 +426,4 @@ def test_parallelism_that_cuts_the_examples_is_refused(tmp_path, train_data, mon
     config = SimpleNamespace(**{"sp_enabled": False, "cp_enabled": False} | {kind: True})
     monkeypatch.setattr(type(trainer.accelerator), "parallelism_config", config)
     with pytest.raises(InvalidInputError, match="leave parallelism_config out"):
-        trainer._check()
+        check_trainer(trainer)

@@ -82,10 +82,12 @@ def pad_tokens(rows: list[dict]) -> dict[str, torch.Tensor]:
     return batch | {"labels": torch.tensor(labels)}
 
 
-def multi_label_data(size: int = 96, seed: int = 0) -> Dataset:
-    """Label l stands for a token of its own; the third is on most examples."""
+def multi_label_data(size: int = 96, seed: int = 0, unknown: bool = False) -> Dataset:
+    """Label l stands for a token of its own; the third is on most examples, and may be unknown for some."""
     data = make_data(size, seed).remove_columns("label")
     hot = [[float(any(i % 11 == 0 for i in row)), float(46 in row), float(len(row) > 7)] for row in data["input_ids"]]
+    if unknown:
+        hot = [[*row[:2], -100.0] if i % 5 == 0 else row for i, row in enumerate(hot)]
     features = Features(data.features | {"labels": List(Value("float32"))})
     return Dataset.from_dict(data.to_dict() | {"labels": hot}, features=features)
 
@@ -149,7 +151,9 @@ class Items(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict:
-        return self.rows[i]
+        return {
+            name: values for name, values in self.rows[i].items() if torch.rand(()) < 2
+        }  # draws, as augmentation does
 
 
 def too_large_above(size: int) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
@@ -190,7 +194,7 @@ class Mode:
 ROWS = make_data(96, 0)
 WHOLE_STEP = {"per_device_train_batch_size": 16}
 MODES = {
-    "task-two_classes": Mode(),
+    "task-two_classes": Mode(config={"optim": "adamw_torch", "learning_rate": 1e-3, "max_grad_norm": 1.0}),
     "task-several_classes": Mode(
         make_data(96, 0, 0.3, ("a", "b", "c")), lambda: make_model(dropout=0.0, num_labels=3)
     ),
@@ -232,8 +236,8 @@ MODES = {
     ),
     "regularisers-label_smoothing": Mode(config={"label_smoothing_factor": 0.1}),
     "regularisers-neftune": Mode(config={"neftune_noise_alpha": 5.0}),
-    "data-datasets": Mode(),
-    "data-torch_dataset": Mode(Items(ROWS)),
+    "data-datasets": Mode(make_data(150, 0).add_column("text", ["…"] * 150).shuffle(seed=1).select(range(96))),
+    "data-torch_dataset": Mode(Items(ROWS), make_model),
     "data-iterable_dataset": Mode(
         ROWS.to_iterable_dataset(),
         config={"max_steps": 6},
@@ -242,7 +246,7 @@ MODES = {
     "data-label_column_renamed_by_the_collator": Mode(
         ROWS.rename_column("label", "intent"),
         collator=collate_intent,
-        config={"remove_unused_columns": False},
+        config={"remove_unused_columns": False, "class_counts": np.bincount(ROWS["label"][:]).tolist()},
         base={"data": ROWS, "collator": collate, "config": {}},
     ),
 }
@@ -297,8 +301,8 @@ def formula(class_weights: np.ndarray, smoothing: float) -> Callable[..., torch.
     def compute_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         logits = (outputs["logits"] if isinstance(outputs, dict) else outputs[0]).double()
         if weights.ndim == 2:
-            p = logits.sigmoid()
-            item_losses = -(weights[:, 1] * labels * p.log() + weights[:, 0] * (1 - labels) * (1 - p).log())
+            p, known = logits.sigmoid(), labels != -100
+            item_losses = -(weights[:, 1] * labels * p.log() + weights[:, 0] * (1 - labels) * (1 - p).log())[known]
         else:
             logits, labels = logits[labels != -100], labels[labels != -100]
             log_p = logits.log_softmax(-1)
@@ -309,7 +313,10 @@ def formula(class_weights: np.ndarray, smoothing: float) -> Callable[..., torch.
     return compute_loss
 
 
-@modes
+UNKNOWN = Mode(multi_label_data(unknown=True), multi_label_model, stack_labels)  # −100 is nothing to the base class
+
+
+@pytest.mark.parametrize("mode", [*MODES.values(), UNKNOWN], ids=[*MODES, "unknown_labels"])
 def test_at_other_ratios_it_is_the_formula_in_float64(tmp_path, mode):
     ours = trained(WeightedLossTrainer, mode, tmp_path, {"weight_ratio": 9.0})
     loss = formula(ours[0].class_weights.weights, ours[0].args.label_smoothing_factor)
@@ -319,7 +326,7 @@ def test_at_other_ratios_it_is_the_formula_in_float64(tmp_path, mode):
 @pytest.mark.parametrize("average", [True, False])
 def test_wrappers_data_parallel(tmp_path, average):
     """Without a second GPU torch's DataParallel calls the model on the whole batch, the logits of which it would gather."""
-    results = []
+    results, rows = [], ROWS.select(range(81))  # the last step has one example
     for gpus in (1, 2):
         args = WeightedLossConfig(
             str(tmp_path),
@@ -330,7 +337,7 @@ def test_wrappers_data_parallel(tmp_path, average):
         )
         args._n_gpu = gpus
         trainer = WeightedLossTrainer(
-            model=plain_model(), args=args, train_dataset=ROWS, eval_dataset=ROWS, data_collator=collate
+            model=plain_model(), args=args, train_dataset=rows, eval_dataset=rows, data_collator=collate
         )
         trainer.train()
         assert isinstance(trainer.model_wrapped, torch.nn.DataParallel) == (gpus == 2)
@@ -543,7 +550,7 @@ def text_of(figure: Any) -> str:
          "put into a class"),
         ("tokens", "macro average of 3 classes", "rarest over the commonest class", r"96 evaluation examples with [\d,]+ "
          "tokens;", "100 tokens put into a class"),
-        ("several_labels", "micro average of 3 labels", "positives over negatives of the rarest label",
+        ("several_labels", "micro average of 3 labels", "minority over majority of the most imbalanced label",
          r"96 evaluation examples with 288 labels \(\d+ positive\);", "100 labels that there are"),
     ],
 )  # fmt: skip

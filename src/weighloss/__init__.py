@@ -1,6 +1,7 @@
 from . import report
 from .config import WeightedLossConfig
-from .errors import InvalidInputError
+from .errors import InvalidInputError, PushError
+from .hub import push_folder
 from .labels import count_labels
 from .losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
 from .metrics import PrecisionRecall, classification_metrics, precision_recall
@@ -14,6 +15,7 @@ __all__ = [
     "ClassWeights",
     "InvalidInputError",
     "PrecisionRecall",
+    "PushError",
     "RatioSweep",
     "RatioSweepCallback",
     "SweepPoint",
@@ -24,6 +26,7 @@ __all__ = [
     "count_labels",
     "plot_sweep",
     "precision_recall",
+    "push_folder",
     "ratio_grid",
     "report",
     "weighted_binary_cross_entropy",

@@ -16,8 +16,8 @@ class WeightedLossConfig(TrainingArguments):
     ----------
     weight_ratio : float, optional
         w_r, the weight of the positive class over that of the negative one (of the rarest over the commonest class when
-        there are more than two; of the rarest label's positives over its negatives when an example has several labels);
-        None is the natural ratio, 1 is unweighted.
+        there are more than two; of the minority over the majority of the most imbalanced label when an example has
+        several); None is the natural ratio, 1 is unweighted.
     class_weights : dict, list or JSON string, optional
         Explicit weights up to a common factor, by label name or id (`{"ham": 1, "spam": 7}`) or in the order of the ids
         (`[1, 7]`); they override `weight_ratio`. For several labels per example, the weight of each label's positives

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 
 from .builtin import builtin_data
-from .errors import InvalidInputError
+from .errors import InvalidInputError, reason
 
 _LOADERS = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet"}
 
@@ -146,7 +146,7 @@ def _load_files(args: DataArguments) -> DatasetDict:
             data[split] = load_dataset(loader, data_files=str(file.resolve()), split="train", **options)
         except Exception as error:  # datasets wraps what its many readers raise
             raise InvalidInputError(
-                f"{name} cannot be read as {suffix[1:].upper()} ({_reason(error)}): check its format."
+                f"{name} cannot be read as {suffix[1:].upper()} ({reason(error)}): check its format."
             ) from error
         if not len(data[split]):
             raise InvalidInputError(f"{name} has no rows: give one with examples.")
@@ -159,7 +159,7 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
         data = load_dataset(args.dataset_name, args.dataset_config_name, **options)
     except (OSError, ValueError) as error:
         raise InvalidInputError(
-            f"the data set {args.dataset_name} cannot be loaded ({_reason(error)}): check its name and the login."
+            f"the data set {args.dataset_name} cannot be loaded ({reason(error)}): check its name and the login."
         ) from error
     names = {
         "train": args.train_split_name,
@@ -264,8 +264,3 @@ def _stratified_split(dataset: Dataset, size: int | float, seed: int) -> tuple[D
             f"the data cannot be split with every class on both sides ({error}): give --validation_file, or more examples."
         ) from None
     return parts["train"], parts["test"]
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error.__cause__ or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import operator
+import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from .errors import InvalidInputError
 
@@ -20,8 +23,8 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     Parameters
     ----------
     dataset : datasets.Dataset, or any sized dataset whose items are mappings with a label
-        Of a `datasets.Dataset` only the label column is read, batch by batch from Arrow. Any other dataset is iterated
-        over once.
+        Of a `datasets.Dataset` only the label column is read, batch by batch from Arrow, as it is stored: whatever
+        `set_transform` makes of it. Any other dataset is iterated over once.
     label_column : str, optional
         The label column; `label`, `labels` or `label_ids` when None.
     num_classes : int, default 0
@@ -37,7 +40,7 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
         When the dataset has no length or no label column, or a label is not an integer class id.
     """
     column = _counted_column(dataset, label_column)
-    if names := label_names(dataset, column):
+    if names := class_names(dataset, column):
         num_classes = max(num_classes, len(names))
     counts = np.zeros(num_classes, dtype=np.int64)
     for batch in _label_batches(dataset, column):
@@ -90,18 +93,15 @@ def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndar
 
 
 def find_label_column(dataset: Any, label_column: str | None = None) -> str:
-    """The label column: `label`, `labels` or `label_ids`, else the only `ClassLabel` column, where none is named.
+    """The label column: where none is named, `label`, `labels` or `label_ids`.
 
     Raises
     ------
     InvalidInputError
         When the dataset has no such column.
     """
-    columns = getattr(dataset, "column_names", None)
-    if columns is None:
-        columns = list(dataset[0]) if hasattr(dataset, "__len__") and len(dataset) else []
-    named = [column for column in columns if label_names(dataset, column)]
-    wanted = [*LABEL_COLUMNS, *(named if len(named) == 1 else [])] if label_column is None else [label_column]
+    columns = column_names(dataset)
+    wanted = LABEL_COLUMNS if label_column is None else (label_column,)
     for column in wanted:
         if column in columns:
             return column
@@ -111,15 +111,24 @@ def find_label_column(dataset: Any, label_column: str | None = None) -> str:
     )
 
 
-def label_names(dataset: Any, label_column: str) -> list[str] | None:
+def column_names(dataset: Any) -> list[str]:
+    """The columns of a dataset, of any but a `datasets` one the keys of its first item; none where they are unknown."""
+    columns = getattr(dataset, "column_names", None)
+    if columns is None and hasattr(dataset, "__len__") and len(dataset):
+        with _unchanged_randomness():
+            columns = list(dataset[0])
+    return columns or []
+
+
+def class_names(dataset: Any, label_column: str) -> list[str] | None:
     """The class names of a `ClassLabel` column, None where the column is of another kind."""
     feature: Any = (getattr(dataset, "features", None) or {}).get(label_column)
     feature = getattr(feature, "feature", feature)  # the labels of tokens are a list of ClassLabel
     return list(feature.names) if hasattr(feature, "names") else None
 
 
-def label_id(label: int | str, names: Sequence[str] | None) -> int:
-    """The id of a label given by name or id.
+def label_id(label: int | str, names: Sequence[str] | None, given_as: str = "positive_label") -> int:
+    """The id of a label given by name or id, as part of what `given_as` names.
 
     Raises
     ------
@@ -135,7 +144,7 @@ def label_id(label: int | str, names: Sequence[str] | None) -> int:
             f"the classes are {', '.join(map(repr, names))}" if names else "the classes have no names here, only ids"
         )
         raise InvalidInputError(
-            f"positive_label={label!r} is not a class: {known}; write one of them or an id."
+            f"{label!r} in {given_as} is not a class: {known}; write one of them or an id."
         ) from None
 
 
@@ -155,8 +164,22 @@ def _label_batches(dataset: Any, column: str) -> Iterator[pa.Array]:
             yield table.column(0).combine_chunks()
     else:
         for start in range(0, len(dataset), 10_000):
-            rows = range(start, min(start + 10_000, len(dataset)))
-            yield pa.array([np.asarray(dataset[i][column]).tolist() for i in rows])
+            with _unchanged_randomness():
+                rows = range(start, min(start + 10_000, len(dataset)))
+                batch = [np.asarray(dataset[i][column]).tolist() for i in rows]
+            yield pa.array(batch)
+
+
+@contextmanager
+def _unchanged_randomness() -> Iterator[None]:
+    """Random numbers go on as if nothing was drawn here: an augmented item draws some, and training is not to change."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 def _is_list(labels: pa.Array) -> bool:

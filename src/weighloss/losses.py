@@ -48,19 +48,8 @@ def weighted_cross_entropy(
     King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2);
     the effect of the other normalisation: pytorch/pytorch issue 72047.
     """
-    _check_classes(logits, class_weights)
-    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
-        raise InvalidInputError(
-            f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: there must be one "
-            "label for each row of logits, whose last dimension is the classes."
-        )
-    logits, labels = _in_float32(logits).flatten(end_dim=-2), labels.to(logits.device).flatten()
-    losses = F.cross_entropy(
-        logits, labels, reduction="none", ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing
-    )
-    counted = labels != IGNORE_INDEX
-    weights = class_weights.to(logits)[labels.where(counted, 0)]
-    return _per_item(weights * losses, counted, num_items)
+    weighted, _, counted = item_losses(logits, labels, class_weights, label_smoothing)
+    return mean_loss(weighted, counted, num_items)
 
 
 def weighted_binary_cross_entropy(
@@ -80,7 +69,7 @@ def weighted_binary_cross_entropy(
     logits : float tensor (batch, labels)
         Of any floating dtype; the loss is computed in float32 (or float64).
     labels : tensor (batch, labels)
-        0 and 1 of any dtype, −100 for items that do not count.
+        From 0 to 1, of any dtype; −100 for items that do not count.
     class_weights : float tensor (labels, 2)
         Of negatives and positives: see `ClassWeights.from_multi_label_counts`.
     num_items : int or scalar tensor, optional
@@ -95,6 +84,43 @@ def weighted_binary_cross_entropy(
     InvalidInputError
         When logits, labels and class weights are not of the same number of labels.
     """
+    weighted, _, counted = multi_label_item_losses(logits, labels, class_weights)
+    return mean_loss(weighted, counted, num_items)
+
+
+def item_losses(
+    logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `weighted_cross_entropy` adds up: for each label its weighted loss, its plain loss, and whether it counts.
+
+    Returns
+    -------
+    weighted, plain : float32 (float64) tensors (items,), 0 for labels that do not count
+    counted : bool tensor (items,)
+    """
+    _check_classes(logits, class_weights)
+    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
+        several = labels.shape == logits.shape
+        raise InvalidInputError(
+            f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: "
+            + (
+                "for several labels per example load the model with problem_type='multi_label_classification'."
+                if several
+                else "there must be one label for each row of logits, whose last dimension is the classes."
+            )
+        )
+    logits, labels = _in_float32(logits).flatten(end_dim=-2), labels.to(logits.device).flatten()
+    plain = F.cross_entropy(
+        logits, labels, reduction="none", ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing
+    )
+    counted = labels != IGNORE_INDEX
+    return class_weights.to(logits)[labels.where(counted, 0)] * plain, plain, counted
+
+
+def multi_label_item_losses(
+    logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `weighted_binary_cross_entropy` adds up, as `item_losses`: tensors (batch, labels)."""
     _check_classes(logits, class_weights)
     if labels.shape != logits.shape:
         raise InvalidInputError(
@@ -103,10 +129,11 @@ def weighted_binary_cross_entropy(
         )
     logits, labels = _in_float32(logits), labels.to(logits.device)
     counted = labels != IGNORE_INDEX
-    targets = labels.where(counted, 0)
+    targets = labels.where(counted, 0).to(logits)
     negatives, positives = class_weights.to(logits).unbind(dim=-1)
-    losses = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")
-    return _per_item(torch.where(targets == 1, positives, negatives) * losses * counted, counted, num_items)
+    on, off = F.softplus(-logits), F.softplus(logits)  # of a positive and of a negative
+    plain = (targets * on + (1 - targets) * off).where(counted, 0)
+    return (targets * positives * on + (1 - targets) * negatives * off).where(counted, 0), plain, counted
 
 
 def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
@@ -148,10 +175,10 @@ def _in_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _per_item(losses: torch.Tensor, counted: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
-    if num_items is None:
-        num_items = counted.sum().clamp(min=1)
-    return losses.sum() / torch.as_tensor(num_items, device=losses.device)
+def mean_loss(losses: torch.Tensor, counted: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
+    """The losses of the items over the number of items of the whole optimizer step, those that count when it is None."""
+    items = counted.sum() if num_items is None else torch.as_tensor(num_items, device=losses.device)
+    return losses.sum() / items.clamp(min=1)  # where no label counts there is nothing to divide
 
 
 def _check_classes(logits: torch.Tensor, class_weights: torch.Tensor) -> None:

@@ -170,6 +170,11 @@ def decisions(logits: np.ndarray, labels: np.ndarray, positive_label: int = 1) -
     dict with int arrays `predictions` and `references`, and with `positive_label` and `average`.
     """
     if labels.shape == logits.shape:
+        if logits.dtype.kind != "f" or not np.isin(labels, (0, 1, IGNORE_INDEX)).all():
+            raise InvalidInputError(
+                "precision and recall are computed from logits and from labels of 0 and 1, but "
+                f"{'class ids' if logits.dtype.kind != 'f' else 'labels between them'} were found: give compute_metrics."
+            )
         counted = labels != IGNORE_INDEX
         predictions, references = (logits[counted] > 0).astype(np.int64), labels[counted].astype(np.int64)
         return {"predictions": predictions, "references": references, "positive_label": 1, "average": "binary"}

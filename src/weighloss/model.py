@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from .builtin import BUILTIN_MODEL, builtin_model
-from .errors import InvalidInputError
+from .errors import InvalidInputError, reason
 
 
 @dataclass
@@ -95,7 +95,6 @@ def _load(auto_class: Any, name: str, args: ModelArguments, **options: Any) -> A
     try:
         return auto_class.from_pretrained(name, **args.hub_options, **options)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise InvalidInputError(
-            f"{name} cannot be loaded ({reason}): check --model_name_or_path, the login and the network."
+            f"{name} cannot be loaded ({reason(error)}): check --model_name_or_path, the login and the network."
         ) from error

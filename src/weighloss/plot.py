@@ -34,7 +34,7 @@ def plot_sweep(
     Parameters
     ----------
     sweep : RatioSweep
-        With at least one finished leg; loaded from disk for the second chart's threshold curve.
+        With at least one finished leg; loaded from disk, with its predictions, for the second chart's threshold curve.
     output_dir : path, optional
         Where the charts are written, each as PNG and SVG.
     other_metrics : dict of arrays of shape (n_ratios,), optional
@@ -128,15 +128,19 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
     axes = figure.subplots()
 
     unweighted = [point for point in sweep.points if point.ratio == 1]
-    if sweep.average != "macro" and unweighted:
-        for point in unweighted:
+    there = [point for point in unweighted if sweep.folder is None or (sweep.folder / point.predictions).exists()]
+    if sweep.average != "macro" and there:
+        for point in there:
             precision, recall, _ = precision_recall_curve(*_positives_and_scores(sweep, point))
-            label = "moving the threshold of the unweighted model" if point is unweighted[0] else None
+            label = "moving the threshold of the unweighted model" if point is there[0] else None
             axes.plot(recall[:-1], precision[:-1], color=_GREY, linewidth=1, label=label)
     else:
-        reason = (
-            "more than two classes have no one threshold" if unweighted else "no leg at w_r = 1, so no threshold curve"
-        )
+        if not unweighted:
+            reason = "no leg at w_r = 1, so no threshold curve"
+        elif sweep.average == "macro":
+            reason = "more than two classes have no one threshold"
+        else:
+            reason = "the predictions are not here, so no threshold curve"
         axes.plot([], [], " ", label=reason)
 
     drawn = [i for i, ratio in enumerate(curve["ratio"]) if not sweep.predicts_no_positive(ratio)]
@@ -181,7 +185,7 @@ def _log_axis(axes: Any, sweep: RatioSweep) -> None:
     of = {
         "binary": f"“{_plain(sweep.positive_name)}” over the other class",
         "macro": "the rarest over the commonest class",
-        "micro": "positives over negatives of the rarest label",
+        "micro": "minority over majority of the most imbalanced label",
     }
     axes.set_xscale("log")
     axes.set_xlabel(f"weight ratio $w_r$, of {of[sweep.average]} (log scale)")

@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
-from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import snapshot_download
 
-from .errors import InvalidInputError
+from .errors import InvalidInputError, reason
 
 SWEEP_FILE = "sweep.json"
 PREDICTIONS_FOLDER = "predictions"
@@ -87,6 +85,10 @@ class RatioSweep:
         Number of evaluation examples.
     versions : dict
         Of weighloss, transformers and torch.
+    kept : int, optional
+        Index of the point whose model the trainer kept; None while the sweep runs.
+    kept_because : str
+        Why that one, as in "best f1 of the sweep".
     folder : Path, optional
         Where the sweep lies on disk; not written.
     """
@@ -103,6 +105,8 @@ class RatioSweep:
     num_eval: int
     versions: dict[str, str]
     points: tuple[SweepPoint, ...] = ()
+    kept: int | None = None
+    kept_because: str = ""
     folder: Path | None = field(default=None, compare=False)
 
     @classmethod
@@ -138,6 +142,24 @@ class RatioSweep:
             raise InvalidInputError(f"{file} has a damaged point ({error}): restore it, or sweep again.") from None
         return cls(**{k: v for k, v in content.items() if k in known}, points=points, folder=file.parent)
 
+    @classmethod
+    def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> RatioSweep:
+        """The sweep that was pushed with a model, with its predictions where they were pushed too.
+
+        Raises
+        ------
+        InvalidInputError
+            When the repository cannot be read or holds no sweep.
+        """
+        try:
+            patterns = [SWEEP_FILE, f"{PREDICTIONS_FOLDER}/*"]
+            folder = snapshot_download(repo_id, revision=revision, token=token, allow_patterns=patterns)
+        except Exception as error:  # whatever the client raises
+            raise InvalidInputError(
+                f"{repo_id} cannot be read ({reason(error)}): check its name, the login and the network."
+            ) from error
+        return cls.load(folder)
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `sweep.json` into a folder, atomically: a reader finds the old file or the new one, never half of one."""
         content = {"format_version": _FORMAT_VERSION} | asdict(self)
@@ -154,8 +176,8 @@ class RatioSweep:
 
     @property
     def positive_name(self) -> str:
-        """Name of the positive class."""
-        return self.label_names[self.positive_label]
+        """Name of the positive class; "positive" where there are more than one."""
+        return self.label_names[self.positive_label] if self.average == "binary" else "positive"
 
     @property
     def average(self) -> str:
@@ -262,10 +284,9 @@ class RatioSweep:
             raise InvalidInputError("this sweep was not loaded from disk: use RatioSweep.load(folder).")
         file = self.folder / point.predictions
         try:
-            with TemporaryDirectory() as cache:
-                dataset = Dataset.from_parquet(str(file), cache_dir=cache, keep_in_memory=True).with_format("numpy")
-                return dataset["logits"][:], dataset["label"][:]
-        except (OSError, KeyError, pa.ArrowInvalid, DatasetGenerationError) as error:
+            table = pq.read_table(file)
+            return _array(table["logits"].combine_chunks()), _array(table["label"].combine_chunks())
+        except (OSError, KeyError, pa.ArrowInvalid) as error:
             raise InvalidInputError(f"{file} cannot be read ({error}): restore it, or sweep again.") from None
 
 
@@ -279,6 +300,12 @@ def write_predictions(file: Path, logits: np.ndarray, labels: np.ndarray, metada
     table = table.replace_schema_metadata({key: str(value) for key, value in metadata.items()})
     file.parent.mkdir(parents=True, exist_ok=True)
     _replace(file, lambda temporary: pq.write_table(table, temporary))
+
+
+def _array(column: pa.Array) -> np.ndarray:
+    if pa.types.is_fixed_size_list(column.type):
+        return column.flatten().to_numpy().reshape(len(column), -1)
+    return column.to_numpy()
 
 
 def _column(values: np.ndarray) -> pa.Array:

@@ -19,7 +19,7 @@ def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
     counts = class_weights.counts
     if counts.ndim == 2:
         shares = ", ".join(f"{n[1]:,} of {n.sum():,} {name}" for name, n in zip(label_names, counts, strict=True))
-        return f"Training labels: {shares}. Natural weight ratio of the rarest: {class_weights.natural_ratio:.4g}."
+        return f"Training labels: {shares}. Natural weight ratio of the most imbalanced: {class_weights.natural_ratio:.4g}."
     named = ", ".join(f"{count:,} {name}" for name, count in zip(label_names, counts, strict=True))
     text = f"Training labels: {named}. Natural weight ratio: {class_weights.natural_ratio:.4g}."
     if len(label_names) == 2:
@@ -64,33 +64,30 @@ def table(sweep: RatioSweep) -> str:
     -------
     str, one line per row.
     """
+    header = ["w_r", "x natural", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
+    line = "{:>9} {:>9}  {:>9} {:>6} {:>6}  {:>6} {:>6} {:>6} {:>6}  {}"
+    return "\n".join(line.format(*row).rstrip() for row in (header, *rows(sweep)))
+
+
+def rows(sweep: RatioSweep) -> list[list[str]]:
+    """The cells of `table`: nine numbers and what is worth a mark."""
     best, break_even = sweep.best("f1"), sweep.break_even()
     curve = sweep.curve("precision", "recall", "f1", "tp", "fp", "fn", "tn")
-    rows = []
-    for i, ratio in enumerate(curve["ratio"]):
+    cells = {}
+    for i, ratio in enumerate(curve["ratio"].tolist()):
         marks = {
             "natural": np.isclose(ratio, sweep.natural_ratio),
             "unweighted": ratio == 1,
+            "break-even": ratio == break_even,
             "best F1": ratio == best and curve["f1"][i] > 0,
             "nothing predicted positive": sweep.predicts_no_positive(ratio),
         }
         scores = [f"{curve[name][i]:.3f}" for name in ("precision", "recall", "f1")]
         counts = [f"{curve[name][i]:.1f}".removesuffix(".0") for name in ("tp", "fp", "fn", "tn")]
-        rows.append((float(ratio), [*scores, *counts], ", ".join(mark for mark, holds in marks.items() if holds)))
-    if break_even is not None:
-        value = sweep.at(break_even, "precision")
-        rows.append((break_even, [f"{value:.3f}"] * 3 + [""] * 4, "break-even (interpolated)"))
-
-    lines = [
-        f"{'w_r':>9} {'x natural':>9}  {'precision':>9} {'recall':>6} {'F1':>6}  {'TP':>6} {'FP':>6} {'FN':>6} {'TN':>6}"
-    ]
-    for ratio, (precision, recall, f1, *counts), marked in sorted(rows):
-        confusion = " ".join(f"{count:>6}" for count in counts)
-        multiple = ratio / sweep.natural_ratio
-        lines.append(
-            f"{ratio:>9.4g} {multiple:>9.3g}  {precision:>9} {recall:>6} {f1:>6}  {confusion}  {marked}".rstrip()
-        )
-    return "\n".join(lines)
+        cells[ratio] = [*scores, *counts, ", ".join(mark for mark, holds in marks.items() if holds)]
+    if break_even is not None and break_even not in cells:
+        cells[break_even] = [f"{sweep.at(break_even, 'precision'):.3f}"] * 3 + [""] * 4 + ["break-even (interpolated)"]
+    return [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", *cells[r]] for r in sorted(cells)]
 
 
 def sentence(sweep: RatioSweep, ratio: float) -> str:

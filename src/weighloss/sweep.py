@@ -11,18 +11,18 @@ from typing import Any, cast
 
 import numpy as np
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy
 
+from .checks import check_sweep
 from .errors import InvalidInputError
 from .metrics import logits_and_labels
-from .record import MEASURED, PREDICTIONS_FOLDER, SWEEP_FILE, RatioSweep, SweepPoint, write_predictions
+from .plot import plot_sweep
+from .record import MEASURED, PREDICTIONS_FOLDER, RatioSweep, SweepPoint, write_predictions
 from .rewind import FreshState, sampler_of
 from .trainer import TrainingDriver, WeightedLossTrainer
 from .weights import ratio_grid, unique_ratios
 
 logger = logging.getLogger(__name__)
-
-_METRICS = ("f1", "precision", "recall", "accuracy", "plain_loss")
 
 
 class RatioSweepCallback(TrainingDriver):
@@ -63,7 +63,7 @@ class RatioSweepCallback(TrainingDriver):
         From `train()`, before anything is trained, when the sweep cannot be run or its results would not be comparable.
     """
 
-    sweep: RatioSweep
+    sweep: Any = None  # RatioSweep | None would have every reader ask
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class RatioSweepCallback(TrainingDriver):
     def driving(self, trainer: WeightedLossTrainer) -> Iterator[None]:
         """Set the trainer up for the sweep; give it back its own settings at the end."""
         args = trainer.args
-        self._check(trainer)
+        check_sweep(self, trainer)
         self.sweep = self._empty_sweep(trainer)
         self._legs = [(ratio, seed) for seed in self.sweep.seeds for ratio in self.sweep.ratios]
         self._fresh = FreshState(trainer)
@@ -99,11 +99,13 @@ class RatioSweepCallback(TrainingDriver):
         self._trainer = trainer
 
         given = {
-            name: getattr(args, name, None) for name in ("num_train_epochs", "eval_strategy", "seed", "weight_ratio")
+            name: getattr(args, name, None)
+            for name in ("num_train_epochs", "eval_strategy", "hub_strategy", "seed", "weight_ratio")
         }
         compute_metrics = trainer.compute_metrics
         args.num_train_epochs = len(self._legs) * self.epochs_per_ratio
         args.eval_strategy = IntervalStrategy.NO  # this callback asks for the evaluations
+        args.hub_strategy = HubStrategy.END  # the ratio that is kept is known at the end
         trainer.compute_metrics = lambda prediction: self._compute_metrics(prediction, compute_metrics)
         try:
             yield
@@ -120,6 +122,8 @@ class RatioSweepCallback(TrainingDriver):
             self._trainer = None
             self._leg_ends = False  # a leg's evaluation may have been interrupted
             del self._fresh
+        if self.sweep.points and trainer.is_world_process_zero():
+            plot_sweep(self.sweep, self._folder)
 
     def schedule_steps(self, num_training_steps: int) -> int:
         """Every leg has a schedule of its own."""
@@ -193,13 +197,19 @@ class RatioSweepCallback(TrainingDriver):
         """Let the arguments say which leg's model the trainer holds."""
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             held = state.best_global_step
+            because = f"the best {args.metric_for_best_model.removeprefix('eval_')} of the sweep"
         else:
             held = state.global_step
+            because = "the last leg of the sweep"
             logger.warning(
                 "The trainer holds the model of the sweep's last leg; with load_best_model_at_end=True, "
                 "metric_for_best_model='f1' and save_strategy='best' it keeps the best leg's."
             )
         args.weight_ratio, _ = self._legs[self._leg_of(held)]
+        kept = next((i for i, point in enumerate(self.sweep.points) if point.global_step == held), None)
+        self.sweep = replace(self.sweep, kept=kept, kept_because=because)
+        if state.is_world_process_zero:
+            self.sweep.save(self._folder)
 
     def _leg_of(self, global_step: int) -> int:
         """The leg whose optimizer step was the last of so many."""
@@ -235,7 +245,7 @@ class RatioSweepCallback(TrainingDriver):
         info = getattr(trainer.train_dataset, "info", None)
         return RatioSweep(
             counts=natural.counts.tolist(),
-            label_names=list(trainer.label_names_by_id),
+            label_names=list(trainer.class_names),
             positive_label=trainer.positive_label,
             natural_ratio=natural.natural_ratio,
             ratios=ratios,
@@ -246,79 +256,6 @@ class RatioSweepCallback(TrainingDriver):
             num_eval=len(cast(Sized, trainer.eval_dataset)),
             versions={name: version(name) for name in ("weighloss", "transformers", "torch")},
         )
-
-    def _check(self, trainer: WeightedLossTrainer) -> None:
-        args, train, evaluation = trainer.args, trainer.train_dataset, trainer.eval_dataset
-        callbacks = trainer.callback_handler.callbacks
-        folder = Path(args.output_dir if self.output_dir is None else self.output_dir)
-        problems = [
-            (evaluation is None, "a sweep needs an evaluation set: give eval_dataset."),
-            (
-                isinstance(evaluation, dict),
-                "a sweep evaluates on one data set, but eval_dataset holds several: give the one to choose the ratio on.",
-            ),
-            (
-                not (hasattr(train, "__len__") and hasattr(evaluation, "__len__")),
-                "a sweep needs training and evaluation data of known length, not "
-                f"{type(train).__name__} and {type(evaluation).__name__}: give data sets with a length.",
-            ),
-            (
-                not isinstance(self.epochs_per_ratio, int) or self.epochs_per_ratio < 1,
-                f"epochs_per_ratio={self.epochs_per_ratio!r} makes no leg: write a whole number from 1.",
-            ),
-            (args.max_steps > 0, f"max_steps={args.max_steps} would cut the sweep: set epochs_per_ratio instead."),
-            (
-                getattr(args, "class_weights", None) is not None,
-                "explicit class_weights leave no ratio to sweep over: leave them out.",
-            ),
-            (
-                args.prediction_loss_only or args.batch_eval_metrics,
-                "prediction_loss_only and batch_eval_metrics keep the predictions from the sweep: leave them out.",
-            ),
-            (
-                trainer.preprocess_logits_for_metrics is not None,
-                "preprocess_logits_for_metrics keeps the logits from the sweep: leave it out.",
-            ),
-            (
-                args.dataloader_persistent_workers and args.train_sampling_strategy == "group_by_length",
-                "persistent workers evaluate in an order that group_by_length does not tell: leave one of them out.",
-            ),
-            (
-                args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss"),
-                "the weighted eval_loss does not compare across ratios: set metric_for_best_model to 'f1' or 'plain_loss'.",
-            ),
-            (
-                args.load_best_model_at_end
-                and trainer.compute_metrics is trainer.default_metrics
-                and args.metric_for_best_model.removeprefix("eval_") not in _METRICS,
-                f"metric_for_best_model={args.metric_for_best_model!r} is not measured: write {', '.join(_METRICS)}.",
-            ),
-            (
-                sum(isinstance(callback, TrainingDriver) for callback in callbacks) > 1,
-                "two callbacks drive this trainer: leave one RatioSweepCallback.",
-            ),
-            (
-                (folder / SWEEP_FILE).exists(),
-                f"{folder} already holds a sweep, which would be overwritten: give another output folder, or remove it.",
-            ),
-        ]
-        for wrong, sentence in problems:
-            if wrong:
-                raise InvalidInputError(sentence)
-        if getattr(args, "class_counts", None) is None:  # else the labels may be the collator's
-            counts = trainer.count_classes(evaluation)
-            if trainer.is_multi_label:
-                wanted, positives = "labels with some positive", counts[:, 1]
-            elif len(counts) == 2:
-                wanted, positives = "2 classes with the positive one among them", counts[[trainer.positive_label]]
-            else:
-                wanted, positives = f"{len(counts)} classes", counts
-            if not positives.any():
-                found = zip(trainer.label_names_by_id, counts.tolist(), strict=True)
-                raise InvalidInputError(
-                    f"the evaluation data has {', '.join(f'{count} {name}' for name, count in found)}, but precision and "
-                    f"recall need the model's {wanted}: give other evaluation data."
-                )
 
 
 def _as_list(name: str, values: Any) -> list[Any]:

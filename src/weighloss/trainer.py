@@ -4,25 +4,44 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.utils import CONFIG_NAME
 
+from .checks import check_trainer
 from .errors import InvalidInputError
-from .labels import count_labels, count_multi_labels, find_label_column, label_id, label_names
-from .losses import weighted_binary_cross_entropy, weighted_cross_entropy
-from .metrics import classification_metrics, logits_and_labels
+from .hub import HubTrainer
+from .labels import (
+    IGNORE_INDEX,
+    class_names,
+    column_names,
+    count_labels,
+    count_multi_labels,
+    find_label_column,
+    label_id,
+)
+from .losses import item_losses, mean_loss, multi_label_item_losses
+from .metrics import classification_metrics
+from .record import RatioSweep, SweepPoint
 from .weights import ClassWeights
 
-RECORDED = ("class_counts", "class_weights", "weight_ratio", "natural_ratio", "positive_label")  # in model.config
 CLASS_WEIGHTS_FILE = "class_weights.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 class TrainingDriver(TrainerCallback):
-    """A callback that drives a `WeightedLossTrainer` instead of watching it: it is handed the trainer itself."""
+    """A callback that drives a `WeightedLossTrainer` instead of watching it: it is handed the trainer itself.
+
+    Attributes
+    ----------
+    sweep : RatioSweep, optional
+        The sweep that it drove, for the model card.
+    """
+
+    sweep: RatioSweep | None = None
 
     def driving(self, trainer: WeightedLossTrainer) -> AbstractContextManager[None]:
         """The context in which `trainer.train()` runs: entered before the Trainer reads anything, left whatever happens."""
@@ -33,7 +52,7 @@ class TrainingDriver(TrainerCallback):
         return num_training_steps
 
 
-class WeightedLossTrainer(Trainer):
+class WeightedLossTrainer(HubTrainer):
     """A `Trainer` whose loss weighs the classes; a drop-in, with the same constructor.
 
     The loss is Σ_i w_{y_i}·ℓ_i over the number of labels of the whole optimizer step, the same number however the step is
@@ -64,10 +83,11 @@ class WeightedLossTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.label_names = self.label_names or ["labels"]  # a model need not take labels: it is not given them
-        self._check()
+        check_trainer(self)
         # The base class counts the items of a step only for models that take the count; here the loss takes it.
         self.model_accepts_loss_kwargs = True
         self._counted: tuple[Any, np.ndarray] | None = None
+        self._eval_losses: list[torch.Tensor] | None = None  # while evaluating
         if self.train_dataset is not None:
             self.record_class_weights()
         self.default_metrics = classification_metrics(self.positive_label)
@@ -77,7 +97,7 @@ class WeightedLossTrainer(Trainer):
     @property
     def is_multi_label(self) -> bool:
         """Whether an example has several labels, each of which is a choice of its own."""
-        return self.model.config.problem_type == "multi_label_classification"
+        return getattr(self.model.config, "problem_type", None) == "multi_label_classification"
 
     @property
     def positive_label(self) -> int:
@@ -85,7 +105,7 @@ class WeightedLossTrainer(Trainer):
         label = getattr(self.args, "positive_label", None)
         if label is None and self.train_dataset is None:
             label = getattr(self.model.config, "positive_label", None)  # that which a loaded model was trained with
-        return 1 if label is None else label_id(label, self.label_names_by_id)
+        return 1 if label is None else label_id(label, self.class_names)
 
     @property
     def class_weights(self) -> ClassWeights:
@@ -123,12 +143,12 @@ class WeightedLossTrainer(Trainer):
 
         As `Trainer.compute_loss`; the labels are taken out of the inputs, so that the model does not compute a loss too.
         """
-        (name,) = self.label_names
-        if name not in inputs:
+        if self._label_name not in inputs:
             raise InvalidInputError(
-                f"the batches have no {name!r}, only {', '.join(map(repr, inputs))}: let the data collator return them."
+                f"the batches have no {self._label_name!r}, only {', '.join(map(repr, inputs))}: let the data collator "
+                "return them."
             )
-        labels = inputs.pop(name)
+        labels = inputs.pop(self._label_name)
         outputs = model(**inputs)
         if isinstance(outputs, Mapping):
             if "logits" not in outputs:
@@ -137,31 +157,32 @@ class WeightedLossTrainer(Trainer):
         else:
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             logits = outputs[0]
-        num_items = num_items_in_batch
-        if isinstance(num_items, torch.Tensor):
-            num_items = num_items.flatten()[0]  # DataParallel: the base class repeats it for every GPU
-        loss = self._loss(logits, labels, torch.as_tensor(self.class_weights.weights, dtype=torch.float32), num_items)
-        if self.args.average_tokens_across_devices and num_items is not None:
+        weighted, plain, counted = self._item_losses(logits, labels)
+        if self._eval_losses is not None:
+            sums = [part.reshape(len(logits), -1).sum(dim=1).float() for part in (weighted, plain, counted)]
+            self._eval_losses.append(self.gather_function(torch.stack(sums, dim=1)).cpu())
+        loss = mean_loss(weighted, counted, num_items_in_batch)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is that of all processes, whose gradients are then averaged, not added up.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
-        elif self.args.n_gpu > 1 and num_items is not None:
-            # DataParallel: the base class counts the items of one GPU, and the logits are those of all.
-            loss = loss / self.args.n_gpu
-        if isinstance(outputs, tuple):
-            outputs = (loss, *outputs)  # what the Trainer expects of a model that returns tuples
-        return (loss, outputs) if return_outputs else loss
+        if not return_outputs:
+            return loss
+        # The Trainer takes the first for the logits, of a tuple the second.
+        if isinstance(outputs, Mapping):
+            return loss, {"logits": logits} | {name: value for name, value in outputs.items() if name != "logits"}
+        return loss, (loss, *outputs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`, under the callbacks that drive the trainer."""
         with ExitStack() as stack:
-            for driver in self._drivers():
+            for driver in self.drivers():
                 stack.enter_context(driver.driving(self))
             return super().train(*args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """As `Trainer.create_scheduler`, of the length that the callbacks that drive the trainer ask for."""
         self.record_class_weights()  # here the model is that of model_init, and the ratio that of the search's trial
-        for driver in self._drivers():
+        for driver in self.drivers():
             num_training_steps = driver.schedule_steps(num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
@@ -173,102 +194,90 @@ class WeightedLossTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> Any:
-        """As `Trainer.evaluation_loop`, with the weighted and the plain loss as means over the whole evaluation set.
-
-        With `prediction_loss_only` there is the weighted one alone, averaged over the batches as the base class does.
-        """
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        if output.predictions is None or output.label_ids is None:
-            return output
-        logits, labels = (torch.as_tensor(array) for array in logits_and_labels(output))
-        # Not what preprocess_logits_for_metrics may have made of the logits: then the base class's mean stands.
-        items = labels.shape[:1] if self.is_multi_label else labels.shape
-        if logits.shape == (*items, self.model.config.num_labels):
-            weights = torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
+        """As `Trainer.evaluation_loop`, with the weighted and the plain loss as means over the whole evaluation set."""
+        self._eval_losses = []
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        finally:
+            losses, self._eval_losses = self._eval_losses, None
+        if losses:
+            weighted, plain, counted = torch.cat(losses).double().sum(dim=0).tolist()
             metrics: dict[str, float] = output.metrics or {}
-            for name, class_weights in (("loss", weights), ("plain_loss", torch.ones_like(weights))):
-                metrics[f"{metric_key_prefix}_{name}"] = self._loss(logits, labels, class_weights).item()
+            metrics[f"{metric_key_prefix}_loss"] = weighted / max(counted, 1)
+            metrics[f"{metric_key_prefix}_plain_loss"] = plain / max(counted, 1)
         return output
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
-        if self.args.should_save and not (folder / CONFIG_NAME).exists():
+        if self.args.should_save and ((folder / ADAPTER_CONFIG).exists() or not (folder / CONFIG_NAME).exists()):
             # PEFT's adapters have no config.json, and transformers would take one that had for a whole model.
-            record = {name: getattr(self.model.config, name, None) for name in RECORDED}
-            (folder / CLASS_WEIGHTS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            text = json.dumps(self._weighting(), indent=2) + "\n"
+            (folder / CLASS_WEIGHTS_FILE).write_text(text, encoding="utf-8")
 
-    def _loss(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        class_weights: torch.Tensor,
-        num_items: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
+    def card_facts(self) -> dict[str, Any]:
+        """What the model card says of the weighting: arguments of `complete_card`."""
+        sweep = next((driver.sweep for driver in self.drivers() if driver.sweep is not None), None)
+        kept = None if sweep is None or sweep.kept is None else sweep.points[sweep.kept]
+        return {
+            "class_weights": self.class_weights,
+            "label_names": self.class_names,
+            "because": self._why_this_ratio(sweep),
+            "evaluation": self._last_metrics("eval", kept),
+            "test": self._last_metrics("test"),
+            "sweep": sweep,
+        }
+
+    def _why_this_ratio(self, sweep: RatioSweep | None) -> str:
+        if sweep is not None and sweep.kept is not None:
+            return sweep.kept_because
+        if getattr(self.args, "class_weights", None) is not None:
+            return "explicit class weights"
+        return "the natural ratio" if getattr(self.args, "weight_ratio", None) is None else "set by hand"
+
+    def _last_metrics(self, prefix: str, point: SweepPoint | None = None) -> dict[str, float] | None:
+        """Those of the last evaluation with a prefix that was logged, or of that at a sweep's point."""
+        for entry in reversed(self.state.log_history):
+            if f"{prefix}_precision" in entry and (point is None or entry["step"] == point.global_step):
+                return {name.removeprefix(f"{prefix}_"): value for name, value in entry.items()}
+        return None
+
+    @property
+    def _label_name(self) -> str:
+        """What the batches call the labels."""
+        return self.label_names[0]
+
+    def _item_losses(
+        self, logits: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        weights = torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
         if self.is_multi_label:
-            return weighted_binary_cross_entropy(logits, labels, class_weights, num_items)
-        return weighted_cross_entropy(logits, labels, class_weights, num_items, self.args.label_smoothing_factor)
+            return multi_label_item_losses(logits, labels, weights)
+        return item_losses(logits, labels, weights, self.args.label_smoothing_factor)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         # The base class counts what is called "labels", whatever label_names says.
-        (name,) = self.label_names
-        batches = [{"labels": batch[name]} if name in batch else batch for batch in batch_samples]
+        batches = [{"labels": batch[self._label_name]} for batch in batch_samples if self._label_name in batch]
+        if self.args.n_gpu > 1:  # one process with the logits of all its GPUs; the base class takes each GPU's
+            return sum((batch["labels"] != IGNORE_INDEX).sum() for batch in batches) if batches else None
         return super()._get_num_items_in_batch(batches, device)
 
-    def _check(self) -> None:
-        args, config = self.args, cast(Any, getattr(self.model, "config", None))
-        parallelism = getattr(self.accelerator, "parallelism_config", None)
-        if not hasattr(config, "num_labels"):
-            raise InvalidInputError(
-                f"{type(self.model).__name__} has no config with num_labels: load the model with an AutoModelFor… class."
-            )
-        problems = [
-            (
-                self.compute_loss_func is not None,
-                "compute_loss_func would replace the weighted loss: leave it out, or use transformers.Trainer.",
-            ),
-            (
-                args.batch_eval_metrics and self.compute_metrics is None,
-                "batch_eval_metrics needs metrics that are computed batch by batch: give compute_metrics, or leave it out.",
-            ),
-            (
-                len(self.label_names) != 1,
-                f"the labels are looked for in {', '.join(self.label_names)}: name the one with the class ids, as in "
-                "label_names=['labels'].",
-            ),
-            (
-                config.problem_type not in (None, "single_label_classification", "multi_label_classification"),
-                f"the model has problem_type={config.problem_type!r}, which is no classification: load it without.",
-            ),
-            (
-                config.num_labels < 2 and not self.is_multi_label,
-                f"the model has num_labels={config.num_labels}, which is regression: load it with num_labels=2 or more.",
-            ),
-            (
-                getattr(args, "positive_label", None) is not None and (config.num_labels > 2 or self.is_multi_label),
-                f"positive_label has no meaning with {config.num_labels} labels that are averaged: leave it out.",
-            ),
-            (
-                getattr(parallelism, "sp_enabled", False) or getattr(parallelism, "cp_enabled", False),
-                "sequence and context parallelism cut the examples that a label belongs to: leave parallelism_config out.",
-            ),
-        ]
-        for wrong, sentence in problems:
-            if wrong:
-                raise InvalidInputError(sentence)
-
-    def _drivers(self) -> Iterator[TrainingDriver]:
+    def drivers(self) -> Iterator[TrainingDriver]:
+        """The callbacks that drive this trainer."""
         return (callback for callback in self.callback_handler.callbacks if isinstance(callback, TrainingDriver))
 
     def _class_counts(self) -> np.ndarray:
-        if self._counted is None or self._counted[0] is not self.train_dataset:
-            self._counted = self.train_dataset, self._training_counts()
+        counted = self.train_dataset, getattr(self.args, "class_counts", None)
+        if self._counted is None or any(a is not b for a, b in zip(self._counted[0], counted, strict=True)):
+            self._counted = counted, self._training_counts()
         return self._counted[1]
 
     def _training_counts(self) -> np.ndarray:
         counts: Any = getattr(self.args, "class_counts", None)
         if counts is not None:
-            return np.asarray(self._by_class_id("class_counts", counts))
+            return np.array(self._by_class_id("class_counts", counts))
         if self.train_dataset is not None:
             return self.count_classes(self.train_dataset)
         counts = getattr(self.model.config, "class_counts", None)  # those that a loaded model was trained on
@@ -300,23 +309,24 @@ class WeightedLossTrainer(Trainer):
         return counts
 
     def _label_column(self, dataset: Any) -> str | None:
-        (name,) = self.label_names
-        return name if name in (getattr(dataset, "column_names", None) or ()) else None
+        default = self._label_name == "labels"
+        return None if default or self._label_name not in column_names(dataset) else self._label_name
 
     @property
-    def label_names_by_id(self) -> Sequence[str]:
+    def class_names(self) -> Sequence[str]:
         """Names of the classes: those of the training data's `ClassLabel`, else of `model.config.id2label`."""
         names = None
         if hasattr(self.train_dataset, "features") and not self.is_multi_label:
             with suppress(InvalidInputError):  # the labels may be the collator's, and counted in class_counts
                 column = find_label_column(self.train_dataset, self._label_column(self.train_dataset))
-                names = label_names(self.train_dataset, column)
-        return names or list(self.model.config.id2label.values())
+                names = class_names(self.train_dataset, column)
+        config = self.model.config
+        return names or [config.id2label[i] for i in range(config.num_labels)]
 
     def _by_class_id(self, name: str, values: Any) -> list[Any]:
-        names = self.label_names_by_id
+        names = self.class_names
         if isinstance(values, Mapping):
-            pairs = [(label_id(label, names), value) for label, value in values.items()]
+            pairs = [(label_id(label, names, name), value) for label, value in values.items()]
         else:
             pairs = list(enumerate(values)) if isinstance(values, (Sequence, np.ndarray)) else []
         if sorted(i for i, _ in pairs) != list(range(self.model.config.num_labels)):
@@ -324,16 +334,18 @@ class WeightedLossTrainer(Trainer):
                 f"{name} must have one value for each of the {self.model.config.num_labels} classes "
                 f"({', '.join(names)}), not {values!r}."
             )
-        return [value for _, value in sorted(pairs)]
+        return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
 
     def record_class_weights(self) -> None:
         """Write counts, weights, ratio, natural ratio and positive label to `model.config`."""
+        self.model.config.update(self._weighting())
+
+    def _weighting(self) -> dict[str, Any]:
         class_weights = self.class_weights
-        values = (
-            class_weights.counts.tolist(),
-            class_weights.weights.tolist(),
-            class_weights.ratio,
-            class_weights.natural_ratio,
-            class_weights.positive_label,
-        )
-        self.model.config.update(dict(zip(RECORDED, values, strict=True)))
+        return {
+            "class_counts": class_weights.counts.tolist(),
+            "class_weights": class_weights.weights.tolist(),
+            "weight_ratio": class_weights.ratio,
+            "natural_ratio": class_weights.natural_ratio,
+            "positive_label": class_weights.positive_label,
+        }

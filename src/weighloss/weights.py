@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InvalidInputError
-from .labels import count_labels, find_label_column, label_id, label_names
+from .labels import class_names, count_labels, find_label_column, label_id
 
 _BOTH_GIVEN = "weight_ratio={} and explicit class weights were both given: write one of them."
 
@@ -158,7 +158,7 @@ class ClassWeights:
             the name `positive_label`.
         """
         counts = count_labels(dataset, label_column)
-        names = label_names(dataset, find_label_column(dataset, label_column))
+        names = class_names(dataset, find_label_column(dataset, label_column))
         return cls.from_counts(counts, ratio, label_id(positive_label, names), weights)
 
     @classmethod
@@ -170,16 +170,18 @@ class ClassWeights:
     ) -> ClassWeights:
         """Class weights of several labels per example, each of which is a choice of its own between two classes.
 
-        Label l weighs its positives n_l^α times its negatives, n_l being its negatives over its positives, with α such
-        that the rarest label stands at `ratio`: 1 is unweighted, and at the natural ratio every label is balanced. The
-        mean weight over the examples is 1 for every label.
+        Label l weighs its positives r_l^α times its negatives, r_l being its negatives over its positives, with α such
+        that minority and majority of the most imbalanced label stand at `ratio`: 1 is unweighted, at the natural ratio
+        every label is balanced, and no label's weights lie further apart than `ratio`. The mean weight over the examples is
+        1 for every label.
 
         Parameters
         ----------
         counts : sequence of int of shape (n_labels, 2)
             Number of training examples without and with each label. A label that none or all have is not weighted.
         ratio : float, optional
-            The weight of the rarest label's positives over its negatives; the natural ratio when None.
+            The weight of the minority over the majority of the most imbalanced label (of its positives over its negatives,
+            where it is rare); the natural ratio when None.
         pos_weights : sequence of float of shape (n_labels,), optional
             Explicit weights of the positives over the negatives, those of `torch.nn.BCEWithLogitsLoss(pos_weight=…)`;
             they override the family, and `ratio` is read off them.
@@ -191,8 +193,8 @@ class ClassWeights:
         Raises
         ------
         InvalidInputError
-            As `from_counts`; when no label has both positives and negatives, or the rarest label is as frequent as not
-            and the ratio is not 1.
+            As `from_counts`; when no label has both positives and negatives, or every label is as frequent as not and the
+            ratio is not 1.
 
         Examples
         --------
@@ -202,20 +204,22 @@ class ClassWeights:
         >>> class_weights.weights.round(3).tolist()
         [[0.556, 5.0], [1.0, 1.0]]
         """
-        counts = np.asarray(counts)
+        counts = _array(counts)
         if counts.ndim != 2 or counts.shape[1] != 2 or counts.dtype.kind not in "iu" or (counts < 0).any():
             raise InvalidInputError(
                 "counts must be the whole numbers of examples without and with each label, such as "
                 f"[[900, 100], [700, 300]], not {counts.tolist()!r}."
             )
-        weighable = (counts > 0).all(axis=1)
-        if not weighable.any():
+        weighable = np.flatnonzero((counts > 0).all(axis=1))
+        if not weighable.size:
             raise InvalidInputError(
                 "the training data has no label that some examples have and some have not: check the label column."
             )
-        imbalances = np.where(weighable, counts[:, 0] / np.maximum(counts[:, 1], 1), 1.0)
-        rarest = int(np.where(weighable, imbalances, 0).argmax())
-        natural_ratio = float(imbalances[rarest])
+        log_imbalances = np.zeros(len(counts))
+        log_imbalances[weighable] = np.log(counts[weighable, 0] / counts[weighable, 1])
+        most = weighable[np.abs(log_imbalances[weighable]).argmax()]
+        minority, majority = sorted(counts[most].tolist())
+        natural_ratio = majority / minority
         if pos_weights is not None:
             if ratio is not None:
                 raise InvalidInputError(_BOTH_GIVEN.format(ratio))
@@ -224,11 +228,10 @@ class ClassWeights:
             ratio = natural_ratio if ratio is None else checked_ratio(ratio)
             if natural_ratio == 1 and ratio != 1:
                 raise InvalidInputError(
-                    f"weight_ratio={ratio} has no meaning here: even the rarest label is as frequent as not; write "
-                    "weight_ratio=1 or explicit class_weights."
+                    f"weight_ratio={ratio} has no meaning here: every label is as frequent as not; write weight_ratio=1 or "
+                    "explicit class_weights."
                 )
-            alpha = math.log(ratio) / math.log(natural_ratio) if natural_ratio != 1 else 0
-            log_ratios = alpha * np.log(imbalances)
+            log_ratios = log_imbalances * (math.log(ratio) / math.log(natural_ratio) if natural_ratio != 1 else 0)
 
         # Each at most 1, so that no ratio overflows; a label without examples keeps these.
         relative = np.exp(np.minimum(np.stack([-log_ratios, log_ratios], axis=1), 0))
@@ -237,7 +240,9 @@ class ClassWeights:
         return cls(
             counts=counts.astype(np.int64),
             weights=relative * scale,
-            ratio=ratio if ratio is not None else float(np.exp(log_ratios[rarest])),
+            ratio=ratio
+            if ratio is not None
+            else float(np.exp(log_ratios[most] * (np.sign(log_imbalances[most]) or 1))),
             natural_ratio=natural_ratio,
         )
 
@@ -290,8 +295,15 @@ def checked_ratio(ratio: float) -> float:
     return float(ratio)
 
 
+def _array(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of different lengths
+        return np.asarray(values, dtype=object)
+
+
 def _checked_counts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-    counts = np.asarray(counts)
+    counts = _array(counts)
     if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise InvalidInputError(
             f"counts must be one whole number of labels per class, such as [8800, 1200], not {counts.tolist()!r}."

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from .errors import InvalidInputError
+from .record import SWEEP_FILE
+
+if TYPE_CHECKING:
+    from .sweep import RatioSweepCallback
+    from .trainer import WeightedLossTrainer
+
+_METRICS = ("f1", "precision", "recall", "accuracy", "plain_loss")
+
+
+def check_trainer(trainer: WeightedLossTrainer) -> None:
+    """Refuse what a weighted loss has no meaning for, before anything is trained."""
+    args, config = trainer.args, cast(Any, getattr(trainer.model, "config", None))
+    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
+    if not hasattr(config, "num_labels"):
+        raise InvalidInputError(
+            f"{type(trainer.model).__name__} has no config with num_labels: load the model with an AutoModelFor… class."
+        )
+    problem = getattr(config, "problem_type", None)
+    problems = [
+        (
+            trainer.compute_loss_func is not None,
+            "compute_loss_func would replace the weighted loss: leave it out, or use transformers.Trainer.",
+        ),
+        (
+            args.batch_eval_metrics and trainer.compute_metrics is None,
+            "batch_eval_metrics needs metrics that are computed batch by batch: give compute_metrics, or leave it out.",
+        ),
+        (
+            trainer.preprocess_logits_for_metrics is not None and trainer.compute_metrics is None,
+            "preprocess_logits_for_metrics changes what the default metrics are computed from: give compute_metrics, or "
+            "leave it out.",
+        ),
+        (
+            len(trainer.label_names) != 1,
+            f"the labels are looked for in {', '.join(trainer.label_names)}: name the one with the class ids, as in "
+            "label_names=['labels'].",
+        ),
+        (
+            problem not in (None, "single_label_classification", "multi_label_classification"),
+            f"the model has problem_type={problem!r}, which is no classification: load it without.",
+        ),
+        (
+            config.num_labels < 2 and not trainer.is_multi_label,
+            f"the model has num_labels={config.num_labels}, which is regression: load it with num_labels=2 or more.",
+        ),
+        (
+            getattr(args, "positive_label", None) is not None and (config.num_labels > 2 or trainer.is_multi_label),
+            f"positive_label has no meaning with {config.num_labels} labels that are averaged: leave it out.",
+        ),
+        (
+            getattr(parallelism, "sp_enabled", False) or getattr(parallelism, "cp_enabled", False),
+            "sequence and context parallelism cut the examples that a label belongs to: leave parallelism_config out.",
+        ),
+    ]
+    _refuse(problems)
+
+
+def check_sweep(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> None:
+    """Refuse what cannot be swept over, or whose legs would not compare, before anything is trained."""
+    args, train, evaluation = trainer.args, trainer.train_dataset, trainer.eval_dataset
+    folder = Path(args.output_dir if callback.output_dir is None else callback.output_dir)
+    problems = [
+        (evaluation is None, "a sweep needs an evaluation set: give eval_dataset."),
+        (
+            isinstance(evaluation, dict),
+            "a sweep evaluates on one data set, but eval_dataset holds several: give the one to choose the ratio on.",
+        ),
+        (
+            not (hasattr(train, "__len__") and hasattr(evaluation, "__len__")),
+            "a sweep needs training and evaluation data of known length, not "
+            f"{type(train).__name__} and {type(evaluation).__name__}: give data sets with a length.",
+        ),
+        (
+            not isinstance(callback.epochs_per_ratio, int) or callback.epochs_per_ratio < 1,
+            f"epochs_per_ratio={callback.epochs_per_ratio!r} makes no leg: write a whole number from 1.",
+        ),
+        (args.max_steps > 0, f"max_steps={args.max_steps} would cut the sweep: set epochs_per_ratio instead."),
+        (
+            getattr(args, "class_weights", None) is not None,
+            "explicit class_weights leave no ratio to sweep over: leave them out.",
+        ),
+        (
+            args.prediction_loss_only or args.batch_eval_metrics,
+            "prediction_loss_only and batch_eval_metrics keep the predictions from the sweep: leave them out.",
+        ),
+        (
+            trainer.preprocess_logits_for_metrics is not None,
+            "preprocess_logits_for_metrics keeps the logits from the sweep: leave it out.",
+        ),
+        (
+            args.dataloader_persistent_workers and args.train_sampling_strategy == "group_by_length",
+            "persistent workers evaluate in an order that group_by_length does not tell: leave one of them out.",
+        ),
+        (
+            not args.eval_do_concat_batches and args.train_sampling_strategy == "group_by_length",
+            "group_by_length evaluates in another order, which batches apart do not tell: leave one of "
+            "eval_do_concat_batches=False and group_by_length out.",
+        ),
+        (
+            args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss"),
+            "the weighted eval_loss does not compare across ratios: set metric_for_best_model to 'f1' or 'plain_loss'.",
+        ),
+        (
+            args.load_best_model_at_end
+            and trainer.compute_metrics is trainer.default_metrics
+            and args.metric_for_best_model.removeprefix("eval_") not in _METRICS,
+            f"metric_for_best_model={args.metric_for_best_model!r} is not measured: write {', '.join(_METRICS)}.",
+        ),
+        (
+            len(list(trainer.drivers())) > 1,
+            "two callbacks drive this trainer: leave one RatioSweepCallback.",
+        ),
+        (
+            (folder / SWEEP_FILE).exists(),
+            f"{folder} already holds a sweep, which would be overwritten: give another output folder, or remove it.",
+        ),
+    ]
+    _refuse(problems)
+    if getattr(args, "class_counts", None) is None:  # else the labels may be the collator's
+        counts = trainer.count_classes(evaluation)
+        if trainer.is_multi_label:
+            wanted, positives = "labels with some positive", counts[:, 1]
+        elif len(counts) == 2:
+            wanted, positives = "2 classes with the positive one among them", counts[[trainer.positive_label]]
+        else:
+            wanted, positives = f"{len(counts)} classes", counts
+        if not positives.any():
+            found = zip(trainer.class_names, counts.tolist(), strict=True)
+            raise InvalidInputError(
+                f"the evaluation data has {', '.join(f'{count} {name}' for name, count in found)}, but precision and "
+                f"recall need the model's {wanted}: give other evaluation data."
+            )
+
+
+def _refuse(problems: Sequence[tuple[Any, str]]) -> None:
+    for wrong, sentence in problems:
+        if wrong:
+            raise InvalidInputError(sentence)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import HfArgumentParser
+from transformers.utils import logging
+
+from . import report
+from .builtin import POSITIVE_PACKAGE
+from .config import WeightedLossConfig
+from .data import DataArguments, load_data, tokenize
+from .errors import InvalidInputError, PushError
+from .model import ModelArguments, classifier_init, load_tokenizer
+from .trainer import WeightedLossTrainer
+
+
+def run(main: Callable[..., None], arguments: Sequence[Any], description: str, usage: str, **defaults: Any) -> None:
+    """Parse a script's flags and call its main function with them; what cannot work ends in one sentence.
+
+    Parameters
+    ----------
+    main : callable
+        Takes one instance of each class of `arguments`.
+    arguments : sequence of dataclass
+    description, usage : str
+        For `--help`.
+    **defaults
+        Flags whose default is not that of their class.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    parser = HfArgumentParser(tuple(arguments), usage=usage, description=description)
+    parser.set_defaults(
+        per_device_train_batch_size=16,
+        per_device_eval_batch_size=64,
+        train_sampling_strategy="group_by_length",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **defaults,
+    )
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        main(*parsed)
+    except (InvalidInputError, PushError) as error:
+        sys.exit(f"error: {error}")
+
+
+def make_trainer(
+    model_args: ModelArguments, data_args: DataArguments, args: WeightedLossConfig, callbacks: Sequence[Any] = ()
+) -> tuple[WeightedLossTrainer, Any]:
+    """The trainer of a text classifier as the flags have it, and its test data if any; says how imbalanced the data is.
+
+    Raises
+    ------
+    InvalidInputError
+        As `load_data`, `load_tokenizer`, `classifier_init` and `WeightedLossTrainer`.
+    PushError
+        When it is to push, and the Hub refuses.
+    """
+    if data_args.is_builtin and args.positive_label is None:
+        args.positive_label = POSITIVE_PACKAGE
+    args.hub_token = args.hub_token or model_args.token
+    tokenizer = load_tokenizer(model_args)
+    with args.main_process_first():
+        data = load_data(data_args, model_args.cache_dir, model_args.token)
+        labels = data["train"].features["label"].names
+        data = tokenize(data, tokenizer, data_args)
+    trainer = WeightedLossTrainer(
+        model_init=classifier_init(model_args, labels),
+        args=args,
+        train_dataset=data["train"],
+        eval_dataset=data["validation"],
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.accelerator.print(report.imbalance(trainer.class_weights, labels))
+    return trainer, data.get("test")
+
+
+def finish(trainer: WeightedLossTrainer, data_args: DataArguments, test: Any, push_predictions: bool = False) -> None:
+    """Test the trainer's model on data that no choice saw, save it with its card, and push it where that is asked.
+
+    Raises
+    ------
+    PushError
+        When the Hub refuses or cannot be reached; everything is saved by then.
+    """
+    say = trainer.accelerator.print
+    if test is not None:
+        metrics = trainer.evaluate(test, metric_key_prefix="test")
+        trainer.save_metrics("test", metrics)
+        say(f"On the test data, which no choice saw, it has {_figures(metrics, 'test')}.")
+    card: dict[str, Any] = {"dataset": data_args.name, "dataset_tags": data_args.dataset_name}
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(push_predictions=push_predictions, **card)
+        say(f"Pushed to {trainer.hub_model_id}.")
+    else:
+        trainer.save_model()
+        trainer.create_model_card(**card)
+
+
+def say_evaluation(trainer: WeightedLossTrainer, metrics: dict[str, float]) -> None:
+    """Print the figures of an evaluation."""
+    trainer.accelerator.print(f"On the evaluation data the model has {_figures(metrics, 'eval')}.")
+
+
+def _figures(metrics: dict[str, float], prefix: str) -> str:
+    precision, recall, f1 = (metrics[f"{prefix}_{name}"] for name in ("precision", "recall", "f1"))
+    return f"precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}"
