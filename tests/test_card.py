@@ -155,7 +155,7 @@ def test_several_labels_have_a_table_and_a_calibration_of_their_own():
     text = make_card(class_weights=weights, model=multi_label_model(), sweep=None).text
     assert "| **spam** | 700 | 300 |" in text
     assert "weights[:, 1] / weights[:, 0]).log()).sigmoid()" in text
-    assert "rarest label's positives over its negatives" in text
+    assert "minority over the majority of the most imbalanced label" in text
 
 
 @given(text=st.text(min_size=1).filter(lambda text: text.isprintable() and text.strip()))
