@@ -439,7 +439,7 @@ class LoopbackHub:
         self.signed: dict[str, tuple[Repo, str, int]] = {}
         self.requests: list[Request] = []
         self.unknown: list[str] = []
-        self._faults: list[Fault] = []
+        self.faults: list[Fault] = []
         self._lock = threading.RLock()
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -508,13 +508,13 @@ class LoopbackHub:
             raise ValueError("a fault is a status or a cut")
         answer = Refused(status, HTTPStatus(status).phrase, headers=headers).answer if status else Answer(cut=cut)
         with self._lock:
-            self._faults.append(Fault(method, path_regex, answer, times, after))
+            self.faults.append(Fault(method, path_regex, answer, times, after))
 
     def respond(self, method: str, target: str, headers: Message, body: bytes) -> Answer:
         path, _, query = target.partition("?")
         call = Call(self, parse_qs(query), headers, body, headers.get("Authorization", "").removeprefix("Bearer "))
         with self._lock:
-            fault = next((fault.answer for fault in self._faults if fault.strikes(method, path)), None)
+            fault = next((fault.answer for fault in self.faults if fault.strikes(method, path)), None)
             answer = self._route(method, path, call) if fault is None or fault.cut == "body" else fault
             answer.cut = fault.cut if fault else False
             self.requests.append(Request(method, path, None if answer.cut else answer.status, bool(call.token)))

@@ -157,7 +157,7 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
     options = {"revision": args.dataset_revision, "cache_dir": cache_dir, "token": token}
     try:
         data = load_dataset(args.dataset_name, args.dataset_config_name, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # datasets and the Hub's client raise much
         raise InvalidInputError(
             f"the data set {args.dataset_name} cannot be loaded ({reason(error)}): check its name and the login."
         ) from error

@@ -1,3 +1,6 @@
+import re
+
+
 class InvalidInputError(ValueError):
     """An input that cannot work, in one sentence: what was wrong, what was found, what to write instead.
 
@@ -11,7 +14,9 @@ class PushError(RuntimeError):
 
 def reason(error: BaseException) -> str:
     """What an error of a library says, in one line."""
-    error = error.__cause__ or error
+    while error.__cause__ is not None and not hasattr(error, "server_message"):
+        error = error.__cause__  # down to what the Hub answered, or to where it began
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = getattr(error, "server_message", None)  # the Hub's own words
-    return ": ".join(dict.fromkeys([*lines[:1], *([said] if said else [])])) or type(error).__name__
+    first = re.sub(r" for url:? '?http\S+", "", lines[0]).rstrip(".:") if lines else type(error).__name__
+    said = getattr(error, "server_message", None) or ""
+    return first if said.rstrip(".") in first else f"{first}: {said}"

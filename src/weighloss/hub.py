@@ -168,9 +168,9 @@ def push_folder(
             ignore_patterns=ignored,
         )
     except Exception as error:  # whatever the client raises: what was computed is in the folder
-        flags = " --push_predictions" if push_predictions else ""
+        flag, argument = (" --push_predictions", ", push_predictions=True") if push_predictions else ("", "")
         raise PushError(
-            f"{Path(folder)} was not pushed to {repo_id} ({reason(error)}): everything is in the folder; push it again "
-            f"with `python scripts/push.py {folder} --hub_model_id {repo_id}{flags}`, or in Python with "
-            f"weighloss.push_folder({str(folder)!r}, {repo_id!r})."
+            f"{folder} was not pushed to {repo_id} ({reason(error)}): everything is in the folder; check login and network "
+            f"and push it again with `python scripts/push.py {folder} --hub_model_id {repo_id}{flag}`, or in Python with "
+            f"weighloss.push_folder({str(folder)!r}, {repo_id!r}{argument})."
         ) from error

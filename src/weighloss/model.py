@@ -94,7 +94,7 @@ def classifier_init(args: ModelArguments, label_names: Sequence[str]) -> Callabl
 def _load(auto_class: Any, name: str, args: ModelArguments, **options: Any) -> Any:
     try:
         return auto_class.from_pretrained(name, **args.hub_options, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers and the Hub's client raise much
         raise InvalidInputError(
             f"{name} cannot be loaded ({reason(error)}): check --model_name_or_path, the login and the network."
         ) from error

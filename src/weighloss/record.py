@@ -158,6 +158,8 @@ class RatioSweep:
             raise InvalidInputError(
                 f"{repo_id} cannot be read ({reason(error)}): check its name, the login and the network."
             ) from error
+        if not (Path(folder) / SWEEP_FILE).exists():
+            raise InvalidInputError(f"{repo_id} holds no {SWEEP_FILE}: give the repository of a model from a sweep.")
         return cls.load(folder)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -1,0 +1,356 @@
+import copy
+import json
+import os
+import pickle
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from conftest import ROOT, collate, make_model, quiet_args
+from loopback_hub import LoopbackHub
+from test_readme import SNIPPETS, commands
+from weighloss import RatioSweep, WeightedLossConfig, WeightedLossTrainer
+from weighloss.hub import Secret
+
+TOKEN = "hf_aTokenThatNobodyMaySee"
+READER = "hf_aTokenThatOnlyReads"
+MESSAGES = {
+    "train": [(f"win {i} pounds now", "spam") if i % 5 == 0 else (f"see you at {i} then", "ham") for i in range(120)],
+    "validation": [(f"win {i} now", "spam") if i % 4 == 0 else (f"at {i} then", "ham") for i in range(40)],
+    "test": [(f"you win {i}", "spam") if i % 3 == 0 else (f"not at {i}", "ham") for i in range(30)],
+}
+CHARTS = [f"precision_recall{kind}" for kind in (".png", ".svg", "_plane.png", "_plane.svg")]
+SMALL = ["--ratios", "1", "9", "--learning_rate", "1e-3", "--disable_tqdm", "True"]
+
+
+def csv(split: str) -> bytes:
+    return "\n".join(["sms,label", *(f"{text},{label}" for text, label in MESSAGES[split])]).encode() + b"\n"
+
+
+@pytest.fixture
+def hub(small_model):
+    with LoopbackHub(tokens={TOKEN: "user", READER: "user"}, read_only=[READER]) as hub:
+        hub.add("user/tiny", {file.name: file.read_bytes() for file in Path(small_model).iterdir()})
+        hub.add("datasets/user/sms", {f"{split}.csv": csv(split) for split in MESSAGES}, private=True)
+        yield hub
+
+
+def run(
+    hub: LoopbackHub, folder: Path, *command: object, token: str | None = None, **variables: str
+) -> subprocess.CompletedProcess:
+    """A client in a process and cache of its own."""
+    environment = hub.env(folder, token) | {"OMP_NUM_THREADS": "1"} | variables
+    return subprocess.run(
+        [sys.executable, *map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def script(name: str) -> str:
+    return str(ROOT / "scripts" / name)
+
+
+def assert_no_token(folder: Path, run: subprocess.CompletedProcess) -> None:
+    assert TOKEN not in run.stdout + run.stderr
+    for file in folder.rglob("*"):
+        assert not file.is_file() or TOKEN.encode() not in file.read_bytes(), file
+
+
+BACK = """
+import json, sys
+sys.modules["weighloss"] = None
+from transformers import pipeline
+texts, classify = json.loads(sys.argv[1]), pipeline("text-classification", "user/spam")
+print(json.dumps([[part["score"] for part in sorted(found, key=lambda part: part["label"])]
+                  for found in classify(texts, top_k=None)]))
+"""
+REDRAWN = """
+from weighloss import RatioSweep, plot_sweep
+plot_sweep(RatioSweep.from_hub("user/spam"), "redrawn")
+"""
+
+
+@pytest.mark.slow
+def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path):
+    """With a push that fails at the last request, and is made good by the command that the message names."""
+    hub.fail("POST", "/commit/", status=500)
+    swept = run(
+        hub, tmp_path, script("sweep.py"), "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
+        "--text_column_names", "sms", "--positive_label", "spam", "--test_split_name", "test", "--output_dir", "out",
+        "--push_to_hub", "--hub_model_id", "user/spam", "--push_predictions", "--token", TOKEN, *SMALL,
+    )  # fmt: skip
+    assert swept.returncode == 1
+    assert "Traceback" not in swept.stderr
+    assert "out was not pushed to user/spam (Server error '500 Internal Server Error'" in swept.stderr
+    assert "w_r x natural" in " ".join(swept.stdout.split())
+    sweep = RatioSweep.load(tmp_path / "out")
+    assert len(sweep.points) == 2
+    assert hub.files("user/spam").keys() == {".gitattributes"}
+
+    again = re.search(r"`python (scripts/push.py [^`]+)`", swept.stderr)[1].split()
+    pushed = run(hub, tmp_path, ROOT / again[0], *again[1:], token=TOKEN)
+    assert pushed.returncode == 0, pushed.stderr
+    assert not hub.unknown
+    assert_no_token(tmp_path, swept)
+    files = hub.files("user/spam")
+    assert {*CHARTS, "sweep.json", "README.md", "config.json", "model.safetensors", "tokenizer.json"} <= files.keys()
+    assert {point.predictions for point in sweep.points} <= files.keys()
+    assert not [name for name in files if "checkpoint" in name or name.endswith(".bin")]
+    assert TOKEN.encode() not in b"".join(files.values())
+
+    texts = [text for text, _ in MESSAGES["validation"]]
+    back = run(hub, tmp_path / "out", "-c", BACK, json.dumps(texts))
+    assert back.returncode == 0, back.stderr
+    kept, _ = sweep.predictions(sweep.points[sweep.kept])
+    expected = np.exp(kept) / np.exp(kept).sum(axis=1, keepdims=True)
+    assert np.abs(np.array(json.loads(back.stdout)) - expected).max() < 1e-6
+
+    redrawn = run(hub, tmp_path, "-c", REDRAWN)
+    assert redrawn.returncode == 0, redrawn.stderr
+    for chart in CHARTS:
+        assert (tmp_path / "redrawn" / chart).read_bytes() == files[chart] == (tmp_path / "out" / chart).read_bytes()
+
+    card = ModelCard((tmp_path / "out" / "README.md").read_text())
+    assert card.data.datasets == ["user/sms"]
+    assert card.data.base_model == "user/tiny"
+    assert {result.dataset_split for result in card.data.eval_results} == {"validation", "test"}
+    assert "test data, which no choice saw" in card.text
+
+
+@pytest.mark.slow
+def test_train_pushes_a_model_at_a_ratio_without_predictions(hub, tmp_path):
+    trained = run(
+        hub, tmp_path, script("train.py"), "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
+        "--text_column_names", "sms", "--positive_label", "spam", "--output_dir", "out", "--weight_ratio", "20",
+        "--num_train_epochs", "2", "--push_to_hub", "--hub_model_id", "user/spam", "--hub_private_repo", "True",
+        "--disable_tqdm", "True", "--save_strategy", "epoch", token=TOKEN,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert_no_token(tmp_path / "out", trained)
+    assert hub.repos["user/spam"].private
+    card = hub.files("user/spam")["README.md"].decode()
+    assert "w_r = 20" in card
+    assert "set by hand" in card
+    assert not hub.unknown
+
+
+@pytest.mark.slow
+def test_the_readmes_hub_commands_and_snippet_run(small_model, tmp_path):
+    with LoopbackHub(tokens={TOKEN: "user"}) as hub:
+        files = {file.name: file.read_bytes() for file in Path(small_model).iterdir()}
+        hub.add("distilbert/distilbert-base-uncased", files)
+        hub.add("datasets/ucirvine/sms_spam", {"train.csv": csv("train")})  # only a train split, as there
+        (sweep,) = [command for command in commands("python scripts/sweep.py") if "--dataset_name" in command]
+        (push,) = commands("python scripts/push.py")
+        (snippet,) = [snippet for snippet in SNIPPETS if "from_hub" in snippet]
+        for command in (f"{sweep} --output_dir spam_sweep {' '.join(SMALL)}", push):
+            python, file, *flags = shlex.split(command)
+            assert python == "python"
+            done = run(hub, tmp_path, ROOT / file, *flags, token=TOKEN)
+            assert done.returncode == 0, done.stderr
+        assert not [name for name in hub.files("user/spam") if name.startswith("predictions")]
+        redrawn = run(hub, tmp_path, "-c", f"from weighloss import RatioSweep, plot_sweep\n{snippet}")
+        assert redrawn.returncode == 0, redrawn.stderr
+        chart = (tmp_path / "redrawn" / "precision_recall.png").read_bytes()
+        assert chart == hub.files("user/spam")["precision_recall.png"]
+
+
+# One process for many cases: importing takes longer than all of them. Each case is a line of standard input.
+CASES = """
+import json, sys, time
+time.sleep = lambda seconds: None  # the client's waits between its tries
+from weighloss import InvalidInputError, PushError, RatioSweep, push_folder
+from weighloss.data import DataArguments, load_data
+print("ready", flush=True)
+for line in sys.stdin:
+    name, arguments = json.loads(line)
+    case = {
+        "push": lambda: push_folder(**arguments),
+        "from_hub": lambda: len(RatioSweep.from_hub(**arguments).points),
+        "load": lambda: {split: len(part) for split, part in
+                         load_data(DataArguments(text_column_names="sms", **arguments["data"]), None,
+                                   arguments.get("token")).items()},
+    }[name]
+    try:
+        answer = ["done", case()]
+    except (InvalidInputError, PushError) as error:
+        answer = [type(error).__name__, str(error)]
+    print("answer", json.dumps(answer, default=str), flush=True)
+"""
+
+
+class Client:
+    def __init__(self, hub: LoopbackHub, folder: Path) -> None:
+        self.hub = hub
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CASES], env=hub.env(folder), cwd=folder, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def __call__(self, name: str, **arguments: object) -> tuple[str, object]:
+        self.process.stdin.write(json.dumps([name, arguments]) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("answer "):
+                return tuple(json.loads(line.removeprefix("answer ")))
+        raise AssertionError("the client has ended")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    with LoopbackHub(tokens={TOKEN: "user", READER: "user"}, read_only=[READER]) as hub:
+        data = {f"{split}.csv": csv(split) for split in MESSAGES}
+        hub.add("datasets/user/private", data, private=True)
+        hub.add("datasets/user/secret", data, private=True)
+        hub.add("datasets/user/only_train", {"train.csv": csv("train")})
+        first = hub.add("datasets/user/changing", {"train.csv": csv("test")})
+        hub.add("datasets/user/changing", {"train.csv": csv("train")})
+        configs = "---\nconfigs:\n- config_name: a\n  data_files: a.csv\n- config_name: b\n  data_files: b.csv\n---\n"
+        hub.add("datasets/user/configs", {"README.md": configs.encode(), "a.csv": csv("train"), "b.csv": csv("test")})
+        client = Client(hub, tmp_path_factory.mktemp("client"))
+        client.first = first
+        yield client
+        client.process.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "splits"),
+    [
+        ({"dataset_name": "user/only_train"}, {"train": 96, "validation": 24}),
+        ({"dataset_name": "user/configs", "dataset_config_name": "b"}, {"train": 24, "validation": 6}),
+        ({"dataset_name": "user/changing"}, {"train": 96, "validation": 24}),
+        ({"dataset_name": "user/changing", "dataset_revision": "first"}, {"train": 24, "validation": 6}),
+        ({"dataset_name": "user/private", "test_split_name": "test"}, {"train": 120, "validation": 40, "test": 30}),
+    ],
+    ids=["only_train", "config", "main", "revision", "private"],
+)
+def test_data_sets_of_the_hub_are_loaded(client, data, splits):
+    if data.get("dataset_revision") == "first":
+        data = data | {"dataset_revision": client.first}
+    assert client("load", data=data, token=TOKEN) == ("done", splits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "token", "sentence"),
+    [
+        ({"dataset_name": "user/secret"}, None, "user/secret cannot be loaded"),
+        ({"dataset_name": "user/secret"}, "hf_unknown", "user/secret cannot be loaded"),
+        ({"dataset_name": "user/nowhere"}, TOKEN, "user/nowhere cannot be loaded"),
+        ({"dataset_name": "user/configs"}, TOKEN, "user/configs cannot be loaded"),
+        ({"dataset_name": "user/configs", "dataset_config_name": "c"}, TOKEN, "user/configs cannot be loaded"),
+        ({"dataset_name": "user/only_train", "validation_split_name": "dev"}, TOKEN, "has no split 'dev'"),
+    ],
+)
+def test_data_sets_that_cannot_be_loaded_are_refused_in_one_sentence(client, data, token, sentence):
+    kind, message = client("load", data=data, token=token)
+    assert kind == "InvalidInputError"
+    assert sentence in message
+    assert "\n" not in message
+    assert "hf_" not in message
+
+
+@pytest.fixture
+def output(tmp_path):
+    folder = tmp_path / "output"
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "checkpoint-7").mkdir()
+    files = ("README.md", "model.safetensors", "sweep.json", "training_args.bin", ".sweep.json.tmp")
+    for name in (*files, "predictions/leg-00.parquet", "checkpoint-7/model.safetensors"):
+        (folder / name).write_text(f"the content of {name} {os.urandom(4).hex()}")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("predictions", [False, True])
+def test_a_push_takes_predictions_when_asked_and_neither_checkpoints_nor_pickles(client, output, predictions):
+    repo = f"user/push_{predictions}"
+    assert client("push", folder=str(output), repo_id=repo, token=TOKEN, push_predictions=predictions)[0] == "done"
+    names = {"README.md", "model.safetensors", "sweep.json", *(["predictions/leg-00.parquet"] if predictions else [])}
+    found = client.hub.files(repo)
+    assert found.keys() - {".gitattributes"} == names
+    assert all(found[name] == (output / name).read_bytes() for name in names)
+
+
+FAULTS = {
+    "429": ("POST", "/commit/", {"status": 429, "headers": {"Retry-After": "1"}}),
+    "500_commit": ("POST", "/commit/", {"status": 500}),
+    "500_upload": ("PUT", "/lfs-storage/", {"status": 500, "times": 99}),
+    "403": ("POST", "/commit/", {"status": 403}),
+    "cut_upload": ("PUT", "/lfs-storage/", {"cut": True, "times": 99}),
+    "cut_commit": ("POST", "/commit/", {"cut": True}),
+    "cut_answer": ("POST", "/commit/", {"cut": "body"}),
+    "unreachable": (".*", "", {"cut": True, "times": 99}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_push_that_fails_names_the_command_that_pushes_again_and_pushing_again_succeeds(client, output, fault):
+    method, path, how = FAULTS[fault]
+    client.hub.fail(method, path, **how)
+    kind, message = client("push", folder=str(output), repo_id=f"user/{fault}", token=TOKEN)
+    client.hub.faults.clear()
+    assert kind == "PushError"
+    assert f"`python scripts/push.py {output} --hub_model_id user/{fault}`" in message
+    assert "\n" not in message
+    assert TOKEN not in message
+    assert "http" not in message  # an upload's address is signed
+    assert client("push", folder=str(output), repo_id=f"user/{fault}", token=TOKEN)[0] == "done"
+    assert client.hub.files(f"user/{fault}")["model.safetensors"] == (output / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [READER, "hf_unknown", None])
+def test_a_push_without_the_right_to_is_refused_in_one_sentence(client, output, token):
+    kind, message = client("push", folder=str(output), repo_id="user/forbidden", token=token)
+    assert kind == "PushError"
+    assert re.search(r"40[13] (Unauthorized|Forbidden)", message)
+    assert "\n" not in message
+    assert "hf_" not in message
+
+
+@pytest.mark.slow
+def test_a_repository_without_a_sweep_is_refused_in_one_sentence(client):
+    client.hub.add("user/plain", {"README.md": b"# plain"})
+    for repo in ("user/plain", "user/nowhere"):
+        kind, message = client("from_hub", repo_id=repo)
+        assert kind == "InvalidInputError"
+        assert "\n" not in message
+
+
+@pytest.mark.slow
+def test_a_hub_that_cannot_be_reached_is_said_before_any_training(hub, tmp_path, small_model):
+    (tmp_path / "spam.csv").write_bytes(csv("train"))
+    swept = run(
+        hub, tmp_path, script("sweep.py"), "--train_file", "spam.csv", "--model_name_or_path", small_model,
+        "--text_column_names", "sms", "--output_dir", "out", "--push_to_hub", "--hub_model_id", "user/spam",
+        "--hub_token", TOKEN, *SMALL, HF_ENDPOINT="http://127.0.0.1:9",  # nobody listens there
+    )  # fmt: skip
+    assert swept.returncode == 1
+    assert "Traceback" not in swept.stderr
+    assert "the repository user/spam cannot be made on the Hub" in swept.stderr
+    assert "python scripts/push.py out --hub_model_id user/spam" in swept.stderr
+    assert "'loss'" not in swept.stdout
+    assert_no_token(tmp_path, swept)
+
+
+def test_a_token_pickles_as_none_and_is_printed_as_asterisks():
+    token = Secret(TOKEN)
+    assert token == TOKEN
+    assert copy.deepcopy(token) == TOKEN
+    assert pickle.loads(pickle.dumps({"token": token})) == {"token": None}
+    assert TOKEN not in repr([token])
+
+
+def test_saved_training_arguments_hold_no_token(tmp_path, train_data):
+    args = WeightedLossConfig(str(tmp_path), hub_token=TOKEN, **quiet_args())
+    WeightedLossTrainer(model=make_model(), args=args, train_dataset=train_data, data_collator=collate).save_model()
+    assert TOKEN.encode() not in (tmp_path / "training_args.bin").read_bytes()
+    assert args.hub_token == TOKEN
