@@ -83,13 +83,15 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
         hub, tmp_path, script("sweep.py"), "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
         "--text_column_names", "sms", "--positive_label", "spam", "--test_split_name", "test", "--output_dir", "out",
         "--push_to_hub", "--hub_model_id", "user/spam", "--push_predictions", "--token", TOKEN, *SMALL,
+        "--metric_for_best_model", "plain_loss",  # that of w_r = 1, which is not the last leg
     )  # fmt: skip
     assert swept.returncode == 1
     assert "Traceback" not in swept.stderr
     assert "out was not pushed to user/spam (Server error '500 Internal Server Error'" in swept.stderr
     assert "w_r x natural" in " ".join(swept.stdout.split())
     sweep = RatioSweep.load(tmp_path / "out")
-    assert len(sweep.points) == 2
+    assert [point.ratio for point in sweep.points] == [1, 9]
+    assert (sweep.kept, sweep.kept_because) == (0, "the best plain loss of the sweep")
     assert hub.files("user/spam").keys() == {".gitattributes"}
 
     again = re.search(r"`python (scripts/push.py [^`]+)`", swept.stderr)[1].split()
@@ -124,11 +126,13 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
 
 @pytest.mark.slow
 def test_train_pushes_a_model_at_a_ratio_without_predictions(hub, tmp_path):
+    hub.tag("user/tiny", "v1")
+    hub.add("user/tiny", {"config.json": b"no longer a config"})
     trained = run(
         hub, tmp_path, script("train.py"), "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
         "--text_column_names", "sms", "--positive_label", "spam", "--output_dir", "out", "--weight_ratio", "20",
         "--num_train_epochs", "2", "--push_to_hub", "--hub_model_id", "user/spam", "--hub_private_repo", "True",
-        "--disable_tqdm", "True", "--save_strategy", "epoch", token=TOKEN,
+        "--model_revision", "v1", "--disable_tqdm", "True", "--save_strategy", "epoch", token=TOKEN,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     assert_no_token(tmp_path / "out", trained)

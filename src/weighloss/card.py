@@ -70,7 +70,7 @@ def complete_card(
     figures = {"validation": evaluation, "test": test}
     sections = [
         _weighting(class_weights, label_names, because, dataset),
-        _figures(figures),
+        _figures(figures, sweep is not None),
         *([_sweep(sweep, chart)] if sweep is not None else []),
         _use(name, task, class_weights),
         _limits(sweep, test),
@@ -124,8 +124,8 @@ def _task(model: Any) -> str | None:
     return next((task for task in tasks if names & set(map(str, cast(Any, TASK_MAPPING[task]).values()))), None)
 
 
-def _table(header: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> str:
-    rule = [":--"] * left + ["--:"] * (len(header) - left)
+def _table(header: Sequence[str], body: Sequence[Sequence[str]], align: str) -> str:
+    rule = [{"l": ":--", "r": "--:"}[side] for side in align]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *body))
 
 
@@ -158,13 +158,13 @@ def _weighting(class_weights: ClassWeights, label_names: Sequence[str], because:
         f"The loss weighs the classes at the ratio **w_r = {class_weights.ratio:.4g}**, {of}: {escaped(because)}. The "
         f"natural ratio of the training data{of_data}, at which every class contributes "
         f"the same to the loss, is {class_weights.natural_ratio:.4g}; 1 is unweighted. The weights have mean 1 over the "
-        "training labels.\n\n" + _table(header, body) + "\n"
+        "training labels.\n\n" + _table(header, body, "l" + "r" * (len(header) - 1)) + "\n"
     )
 
 
-def _figures(figures: Mapping[str, Mapping[str, float] | None]) -> str:
+def _figures(figures: Mapping[str, Mapping[str, float] | None], swept: bool) -> str:
     on = {
-        "validation": "evaluation data, on which the ratio was chosen",
+        "validation": "evaluation data" + (", on which the ratio was chosen" if swept else ""),
         "test": "test data, which no choice saw",
     }
     body = [
@@ -174,7 +174,7 @@ def _figures(figures: Mapping[str, Mapping[str, float] | None]) -> str:
     ]
     if not body:
         return "\n## Results\n\nThis model was not evaluated.\n"
-    return "\n## Results\n\n" + _table(["", *_METRICS.values()], body) + "\n"
+    return "\n## Results\n\n" + _table(["", *_METRICS.values()], body, "lrrrr") + "\n"
 
 
 def _sweep(sweep: RatioSweep, chart: str | None) -> str:
@@ -185,7 +185,7 @@ def _sweep(sweep: RatioSweep, chart: str | None) -> str:
         f"One fine-tune of {sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} at each ratio, seed "
         f"{', '.join(map(str, sweep.seeds))}, evaluated on {sweep.num_eval:,} examples.\n\n"
     )
-    text += _table(header, rows(sweep), left=0) + "\n"
+    text += _table(header, rows(sweep), "r" * 9 + "l") + "\n"
     if sweep.kept is not None:
         text += f"\n{escaped(sentence(sweep, sweep.points[sweep.kept].ratio))}\n"
     return text

@@ -54,7 +54,8 @@ def summary(sweep: RatioSweep) -> str:
 def table(sweep: RatioSweep) -> str:
     """The sweep as a table, one row per ratio: w_r, its multiple of the natural ratio, precision, recall, F1, TP FP FN TN.
 
-    The natural and the best ratio are marked; the break-even, interpolated, has a row of its own. Means over the seeds.
+    The natural ratio, the best and that of the model which was kept are marked; the break-even, interpolated, has a row of
+    its own. Means over the seeds.
 
     Parameters
     ----------
@@ -72,6 +73,7 @@ def table(sweep: RatioSweep) -> str:
 def rows(sweep: RatioSweep) -> list[list[str]]:
     """The cells of `table`: nine numbers and what is worth a mark."""
     best, break_even = sweep.best("f1"), sweep.break_even()
+    kept = None if sweep.kept is None else sweep.points[sweep.kept].ratio
     curve = sweep.curve("precision", "recall", "f1", "tp", "fp", "fn", "tn")
     cells = {}
     for i, ratio in enumerate(curve["ratio"].tolist()):
@@ -81,6 +83,7 @@ def rows(sweep: RatioSweep) -> list[list[str]]:
             "break-even": ratio == break_even,
             "best F1": ratio == best and curve["f1"][i] > 0,
             "nothing predicted positive": sweep.predicts_no_positive(ratio),
+            "model kept": ratio == kept,
         }
         scores = [f"{curve[name][i]:.3f}" for name in ("precision", "recall", "f1")]
         counts = [f"{curve[name][i]:.1f}".removesuffix(".0") for name in ("tp", "fp", "fn", "tn")]

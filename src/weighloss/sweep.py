@@ -197,7 +197,8 @@ class RatioSweepCallback(TrainingDriver):
         """Let the arguments say which leg's model the trainer holds."""
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             held = state.best_global_step
-            because = f"the best {args.metric_for_best_model.removeprefix('eval_')} of the sweep"
+            metric = args.metric_for_best_model.removeprefix("eval_").replace("_", " ").replace("f1", "F1")
+            because = f"the best {metric} of the sweep"
         else:
             held = state.global_step
             because = "the last leg of the sweep"
