@@ -114,9 +114,7 @@ def test_the_kept_model_is_tested_once_on_data_that_no_choice_saw(run_script, fl
     out = tmp_path / "out"
     printed = run_script("sweep.py", *flags, "--output_dir", out, "--ratios", 1, 7, "--test_file", spam_file)
     results = json.loads((out / "test_results.json").read_text())
-    assert (
-        f"On the test data, which no choice saw, that model has precision {results['test_precision']:.3f}" in printed
-    )
+    assert f"On the test data, which no choice saw, the model has precision {results['test_precision']:.3f}" in printed
     assert results["test_tp"] + results["test_fn"] == 20
     assert "test texts are training texts too" in printed
 
@@ -142,7 +140,10 @@ def test_charts_are_redrawn_from_the_predictions_with_other_metrics(run_script, 
     [
         (["--ratios", "0"], "error: 0.0 is no weight ratio"),
         (["--ratios", "nan"], "error: nan is no weight ratio"),
-        (["--positive_label", "spma"], "error: positive_label='spma' is not a class: the classes are 'ham', 'spam'"),
+        (
+            ["--positive_label", "spma"],
+            "error: positive_label names 'spma', which is not a class: the classes are 'ham', 'spam'",
+        ),
         (["--text_column_names", "body"], "error: the train data has no text column 'body'"),
         (["--label_column_name", "target"], "error: the train data has no column 'target'"),
         (["--train_file", "missing.csv"], "error: there is no file missing.csv"),

@@ -270,7 +270,7 @@ def test_a_dataset_that_cannot_be_counted_is_refused():
 
 def test_an_unknown_positive_label_is_refused_with_the_names_there_are():
     with pytest.raises(
-        InvalidInputError, match="'spma' in positive_label is not a class: the classes are 'ham', 'spam'"
+        InvalidInputError, match="positive_label names 'spma', which is not a class: the classes are 'ham', 'spam'"
     ):
         ClassWeights.from_dataset(make_data(10, seed=0), positive_label="spma")
 

@@ -144,7 +144,7 @@ def label_id(label: int | str, names: Sequence[str] | None, given_as: str = "pos
             f"the classes are {', '.join(map(repr, names))}" if names else "the classes have no names here, only ids"
         )
         raise InvalidInputError(
-            f"{label!r} in {given_as} is not a class: {known}; write one of them or an id."
+            f"{given_as} names {label!r}, which is not a class: {known}; write one of them or an id."
         ) from None
 
 

@@ -93,7 +93,7 @@ def finish(trainer: WeightedLossTrainer, data_args: DataArguments, test: Any, pu
     if test is not None:
         metrics = trainer.evaluate(test, metric_key_prefix="test")
         trainer.save_metrics("test", metrics)
-        say(f"On the test data, which no choice saw, it has {_figures(metrics, 'test')}.")
+        say(f"On the test data, which no choice saw, the model has {_figures(metrics, 'test')}.")
     card: dict[str, Any] = {"dataset": data_args.name, "dataset_tags": data_args.dataset_name}
     if trainer.args.push_to_hub:
         trainer.push_to_hub(push_predictions=push_predictions, **card)

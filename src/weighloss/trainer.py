@@ -86,7 +86,7 @@ class WeightedLossTrainer(HubTrainer):
         check_trainer(self)
         # The base class counts the items of a step only for models that take the count; here the loss takes it.
         self.model_accepts_loss_kwargs = True
-        self._counted: tuple[Any, np.ndarray] | None = None
+        self._counted: tuple[Any, Any] | None = None
         self._eval_losses: list[torch.Tensor] | None = None  # while evaluating
         if self.train_dataset is not None:
             self.record_class_weights()
@@ -268,16 +268,16 @@ class WeightedLossTrainer(HubTrainer):
         """The callbacks that drive this trainer."""
         return (callback for callback in self.callback_handler.callbacks if isinstance(callback, TrainingDriver))
 
-    def _class_counts(self) -> np.ndarray:
+    def _class_counts(self) -> Any:
         counted = self.train_dataset, getattr(self.args, "class_counts", None)
         if self._counted is None or any(a is not b for a, b in zip(self._counted[0], counted, strict=True)):
             self._counted = counted, self._training_counts()
         return self._counted[1]
 
-    def _training_counts(self) -> np.ndarray:
+    def _training_counts(self) -> Any:
         counts: Any = getattr(self.args, "class_counts", None)
         if counts is not None:
-            return np.array(self._by_class_id("class_counts", counts))
+            return self._by_class_id("class_counts", counts)
         if self.train_dataset is not None:
             return self.count_classes(self.train_dataset)
         counts = getattr(self.model.config, "class_counts", None)  # those that a loaded model was trained on
@@ -285,7 +285,7 @@ class WeightedLossTrainer(HubTrainer):
             raise InvalidInputError(
                 "there are no training labels to take class weights from: give train_dataset, or class_counts."
             )
-        return np.asarray(counts)
+        return counts
 
     def count_classes(self, dataset: Any) -> np.ndarray:
         """Number of labels of each of the model's classes in a dataset, in the form of `ClassWeights.counts`.
