@@ -2,6 +2,7 @@
 
 python scripts/plot_precision_recall.py sweep_output
 python scripts/plot_precision_recall.py sweep_output --metrics f1 matthews_correlation --output_dir charts
+python scripts/plot_precision_recall.py sweep_output --choose "recall>=0.95"
 """
 
 import sys
@@ -20,6 +21,12 @@ class PlotArguments:
     metrics: list[str] | None = field(
         default=None, metadata={"help": "More metrics for the chart: evaluate names, or paths of metrics' folders."}
     )
+    choose: str | None = field(
+        default=None, metadata={"help": "Requirement to answer, such as 'recall>=0.95': see sweep.py --choose."}
+    )
+    marks: list[str] | None = field(
+        default=None, metadata={"help": "Weighting schemes to mark: natural, unweighted, sqrt, effective:0.999."}
+    )
     output_dir: str | None = field(
         default=None, metadata={"help": "Where the charts go. Default: the sweep's folder."}
     )
@@ -34,9 +41,14 @@ def main() -> None:
     try:
         sweep = report.recomputed(RatioSweep.load(namespace.sweep_dir))
         output_dir = plot_args.output_dir or sweep.folder
-        plot_sweep(sweep, output_dir, report.score(sweep, plot_args.metrics or []))
+        choice = sweep.choose(plot_args.choose) if plot_args.choose else None
+        plot_sweep(
+            sweep, output_dir, report.score(sweep, plot_args.metrics or []), plot_args.choose, plot_args.marks or []
+        )
     except InvalidInputError as error:
         sys.exit(f"error: {error}")
+    if choice:
+        print(choice)
     print(report.table(sweep), f"Charts are in {output_dir}.", sep="\n")
 
 

@@ -18,8 +18,9 @@ from weighloss.script import finish, make_trainer, run
 class SweepArguments:
     """What to sweep over."""
 
-    ratios: list[float] | None = field(
-        default=None, metadata={"help": "Weight ratios. Default: a grid around the natural."}
+    ratios: list[str] | None = field(
+        default=None,
+        metadata={"help": "Weight ratios: numbers, natural, unweighted, sqrt, effective:0.999. Default: a grid."},
     )
     num_ratios: int = field(default=13, metadata={"help": "Number of ratios of the grid; w_r = 1 comes on top."})
     ratio_span: float = field(default=100.0, metadata={"help": "The grid goes from natural/span to natural*span."})
@@ -27,6 +28,13 @@ class SweepArguments:
         default=None, metadata={"help": "One fine-tune per ratio with each. Default: --seed."}
     )
     epochs_per_ratio: int = field(default=1, metadata={"help": "Epochs of each fine-tune."})
+    choose: str | None = field(
+        default=None,
+        metadata={
+            "help": "Requirement that chooses the model to keep: f1, f0.5, 'recall>=0.95', 'precision>=0.9 @90%%', 'cost "
+            "fp=1 fn=20' or break-even. Default: --metric_for_best_model."
+        },
+    )
     push_predictions: bool = field(
         default=False, metadata={"help": "With --push_to_hub, push the evaluation set's logits and labels too."}
     )
@@ -42,11 +50,14 @@ def sweep(
         num_ratios=sweep_args.num_ratios,
         ratio_span=sweep_args.ratio_span,
         dataset_name=data_args.name,
+        choose=sweep_args.choose,
     )
     trainer, test = make_trainer(model_args, data_args, args, [callback])
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.is_world_process_zero():
         print(report.table(callback.sweep), "", report.summary(callback.sweep), sep="\n")
+        if sweep_args.choose:
+            print(callback.sweep.choose(sweep_args.choose))
         print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
     finish(trainer, data_args, test, sweep_args.push_predictions)
 

@@ -21,6 +21,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import Message
@@ -249,7 +250,9 @@ class Call:
 
     def repo_info(self) -> Answer:
         repo, commit = self.repo(), self.commit()
-        card, config = commit.text("README.md"), json.loads(commit.text("config.json") or "{}")
+        card, config = commit.text("README.md"), {}
+        with suppress(json.JSONDecodeError):  # anything can lie there
+            config = json.loads(commit.text("config.json"))
         data = {} if card_errors(card) else front_matter(card)
         siblings: list[dict[str, Any]] = [{"rfilename": path} for path in sorted(commit.files)]
         for sibling in siblings if self.flag("blobs") else ():
@@ -264,6 +267,13 @@ class Call:
             info["pipeline_tag"] = data.get("pipeline_tag", "text-classification" if classifies else None)
             info["library_name"] = data.get("library_name", "transformers" if config else None)
         return Answer(info)
+
+    def create_branch(self) -> Answer:
+        repo, branch = self.repo(write=True), f"heads/{self.part['rev']}"
+        if branch in repo.refs:
+            raise Refused(409, "Reference already exists")
+        repo.refs[branch] = repo.refs["heads/main"]
+        return Answer({})
 
     def list_commits(self) -> Answer:
         repo, listed = self.repo(), []
@@ -416,6 +426,7 @@ ROUTES: list[tuple[str, str, Callable[[Call], Answer]]] = [
     ("PUT", r"/lfs-storage/(?P<oid>\w+)", Call.lfs_upload),
     ("POST", rf"{_SITE}\.git/info/lfs/objects/verify", Call.lfs_verify),
     ("POST", rf"{_API}/commit/{_REV}", Call.create_commit),
+    ("POST", rf"{_API}/branch/{_REV}", Call.create_branch),
     ("GET", rf"{_API}/refs", Call.list_refs),
     ("GET", rf"{_API}/commits/{_REV}", Call.list_commits),
     ("GET", rf"{_API}/tree/{_REV}(?P<path>/.+)?", Call.list_tree),

@@ -2,9 +2,10 @@ import html
 import re
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import make_model
@@ -81,7 +82,7 @@ def make_card(**given) -> ModelCard:
         "dataset": "SMS",
         "dataset_id": "ucirvine/sms_spam",
     }
-    return complete_card(ModelCard(TRAINERS), **facts | given)
+    return complete_card(given.pop("card", ModelCard(TRAINERS)), **facts | given)
 
 
 def test_the_metadata_say_what_the_model_is_and_how_well_it_does_on_which_split():
@@ -115,7 +116,8 @@ def test_the_text_has_weights_reason_chart_table_figures_use_and_limits_in_place
     assert "| 7 | 1 | 0.833 | 0.750 |" in text
     assert "| test data, which no choice saw | 0.700 | 0.600 | 0.646 | 0.930 |" in text
     assert 'pipeline("text-classification", model="user/spam")' in text
-    assert "class_weights).log()).softmax(-1)" in text
+    assert "(logits - torch.tensor([0.571429, 4]).log()).softmax(-1)" in text
+    assert "Precision and recall are those of **spam**." in text
     assert "on the SMS data." in text
     assert text.index("## Limits") < text.index("## Training procedure")
 
@@ -131,8 +133,30 @@ def test_figures_of_the_last_leg_and_epochs_that_were_not_used_are_not_those_of_
 
 def test_without_figures_the_card_says_so():
     text = make_card(evaluation=None, test=None).text
-    assert "This model was not evaluated" in text
+    assert "No figures of precision and recall are known" in text
+    assert make_card(evaluation=None, test=None).data.metrics is None
     assert "no figures on data that no choice saw" in text
+
+
+def test_figures_of_ones_own_are_shown_as_far_as_they_are_known():
+    card = make_card(evaluation={"accuracy": 0.23, "loss": 1.0}, test=None)
+    assert "| - | - | - | 0.230 |" in card.text
+    assert card.data.metrics == ["accuracy"]
+
+
+def test_a_model_from_a_folder_or_of_no_class_known_has_no_wrong_origin_and_no_code_without_names():
+    text = TRAINERS.replace("is a fine-tuned version of [a](https://huggingface.co/a)", "was trained from scratch")
+    card = make_card(model=torch.nn.Linear(1, 1), card=ModelCard(text))
+    assert "This model was fine-tuned on the SMS data" in card.text
+    assert card.data.pipeline_tag is None
+    assert "classify" not in card.text
+
+
+@pytest.mark.parametrize(("classes", "words"), [(3, "averages over the 3 classes (macro)"), (2, "those of **b**")])
+def test_what_precision_and_recall_are_of_is_said(classes, words):
+    counts = ClassWeights.from_counts([50, 20, 10][:classes])
+    card = make_card(class_weights=counts, label_names=["a", "b", "c"][:classes], sweep=None)
+    assert f"Precision and recall are {words}." in card.text
 
 
 @pytest.mark.parametrize(
@@ -154,14 +178,17 @@ def test_several_labels_have_a_table_and_a_calibration_of_their_own():
     weights = ClassWeights.from_multi_label_counts([[900, 100], [700, 300]], 9)
     text = make_card(class_weights=weights, model=multi_label_model(), sweep=None).text
     assert "| **spam** | 700 | 300 |" in text
-    assert "weights[:, 1] / weights[:, 0]).log()).sigmoid()" in text
+    assert "(logits - torch.tensor([9, 2.33333]).log()).sigmoid()" in text
+    assert "micro averages" in text
     assert "minority over the majority of the most imbalanced label" in text
 
 
+@example(text="see www.example.org")
 @given(text=st.text(min_size=1).filter(lambda text: text.isprintable() and text.strip()))
 def test_a_name_from_the_data_is_shown_as_it_is_and_makes_neither_markdown_nor_html(text):
     safe = escaped(text)
     assert html.unescape(safe) == " ".join(text.split())
+    assert not re.search(r"(?i)www\.", safe)
     assert not set(re.sub(r"&#\d+;", "", safe)) & set("|<>[]`*_\\#~!&\n\"'{}=:/@$")
 
 

@@ -94,7 +94,7 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert (sweep.kept, sweep.kept_because) == (0, "the best plain loss of the sweep")
     assert hub.files("user/spam").keys() == {".gitattributes"}
 
-    again = re.search(r"`python (scripts/push.py [^`]+)`", swept.stderr)[1].split()
+    again = shlex.split(re.search(r"`python (scripts/push.py [^`]+)`", swept.stderr)[1])
     pushed = run(hub, tmp_path, ROOT / again[0], *again[1:], token=TOKEN)
     assert pushed.returncode == 0, pushed.stderr
     assert not hub.unknown
@@ -122,6 +122,10 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert card.data.base_model == "user/tiny"
     assert {result.dataset_split for result in card.data.eval_results} == {"validation", "test"}
     assert "test data, which no choice saw" in card.text
+    assert "More information needed" not in card.text
+    assert "Training Loss" not in card.text
+    assert "- num_epochs: 1 at every ratio" in card.text
+    assert card.text.index("## Limits") < card.text.index("## Training procedure")
 
 
 @pytest.mark.slow
@@ -137,6 +141,7 @@ def test_train_pushes_a_model_at_a_ratio_without_predictions(hub, tmp_path):
     assert trained.returncode == 0, trained.stderr
     assert_no_token(tmp_path / "out", trained)
     assert hub.repos["user/spam"].private
+    assert "training_args.bin" not in hub.files("user/spam")  # which the base class pushed with a checkpoint
     card = hub.files("user/spam")["README.md"].decode()
     assert "w_r = 20" in card
     assert "set by hand" in card
@@ -318,6 +323,47 @@ def test_a_push_without_the_right_to_is_refused_in_one_sentence(client, output, 
     assert re.search(r"40[13] (Unauthorized|Forbidden)", message)
     assert "\n" not in message
     assert "hf_" not in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("newline", ["", "\n"])  # open("token").read() has one
+def test_a_token_is_in_no_message_and_may_end_a_line(client, output, newline):
+    data = {"dataset_name": "user/private", "test_split_name": "test"}
+    assert client("load", data=data, token=TOKEN + newline)[0] == "done" if not newline else True
+    assert client("push", folder=str(output), repo_id="user/line", token=TOKEN + newline)[0] == "done"
+    assert client("from_hub", repo_id="user/line", token=TOKEN + newline)[0] == "InvalidInputError"  # no sweep to read
+    kind, message = client("push", folder=str(output), repo_id="user/line", token=f"{TOKEN}\nand more")
+    assert kind == "PushError"
+    assert TOKEN not in message
+
+
+@pytest.mark.slow
+def test_the_command_that_is_named_pushes_privately_to_its_branch_from_a_folder_with_spaces(client, output, tmp_path):
+    folder = output.rename(tmp_path / "with spaces")
+    given = {"private": True, "revision": "dev", "push_predictions": True, "token": TOKEN}
+    client.hub.fail("POST", "/commit/", status=500)
+    _, message = client("push", folder=str(folder), repo_id="again", **given)  # one's own namespace
+    python, file, *flags = shlex.split(re.search(r"`([^`]+)`", message)[1])
+    assert python == "python"
+    done = run(client.hub, tmp_path, ROOT / file, *flags, token=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert client.hub.repos["user/again"].private
+    assert "model.safetensors" not in client.hub.files("user/again")
+    assert "predictions/leg-00.parquet" in client.hub.files("user/again", "dev")
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_there_makes_no_repository(client):
+    kind, message = client("push", folder="nowhere", repo_id="user/nothing", token=TOKEN)
+    assert (kind, "no folder nowhere" in message) == ("InvalidInputError", True)
+    assert "user/nothing" not in client.hub.repos
+
+
+@pytest.mark.slow
+def test_a_card_that_calls_the_model_by_its_folder_is_given_its_name(client, output):
+    (output / "README.md").write_text('classify = pipeline("text-classification", model="output")\n')
+    client("push", folder=str(output), repo_id="user/named", token=TOKEN)
+    assert b'model="user/named"' in client.hub.files("user/named")["README.md"]
 
 
 @pytest.mark.slow

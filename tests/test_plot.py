@@ -124,3 +124,21 @@ def test_a_sweep_in_which_nothing_is_found_has_no_best_mark():
 def test_an_empty_sweep_is_refused():
     with pytest.raises(InvalidInputError, match="no finished leg"):
         plot_sweep(make_sweep([]))
+
+
+def test_schemes_are_marked_on_the_axis_and_the_chosen_ratio_on_the_curves(sweep):
+    figure = plot_sweep(sweep, requirement="recall>=0.9", marks=["sqrt", "effective:0.99"])["precision_recall"]
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == [f"{name} {sweep.ratio_of(name):.3g}" for name in ("sqrt", "effective:0.99")]
+    choice = sweep.choose("recall>=0.9")
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert f"chosen for recall>=0.9: {choice.point.ratio:.3g}" in legend
+    assert any(list(line.get_xdata()) == [choice.point.ratio] * 2 for line in figure.axes[0].lines)
+
+
+def test_one_seed_draws_its_intervals_as_bands():
+    intervals = {"precision_interval": [0.5, 0.9], "recall_interval": [0.2, 0.3]}
+    points = [make_point(1, 8, 1, 12, 79), make_point(7, 15, 3, 5, 77)]
+    figure = plot_sweep(make_sweep([dataclasses.replace(point, **intervals) for point in points]))["precision_recall"]
+    assert len(figure.axes[0].collections) == 2
+    assert "95% bootstrap bands" in figure.get_supxlabel().replace("\n", " ")

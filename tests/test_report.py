@@ -99,3 +99,11 @@ def test_a_metric_from_a_folder_is_used_and_an_unknown_one_refused(tmp_path):
     assert report.score(sweep, [str(folder)])["share_positive"].tolist() == [0.5]
     with pytest.raises(InvalidInputError, match="'no_such_metric' is neither built in nor can it be loaded"):
         report.score(sweep, ["no_such_metric"])
+
+
+def test_intervals_stand_beside_precision_and_recall_where_there_is_one_seed():
+    intervals = {"precision_interval": [0.7, 0.95], "recall_interval": [0.55, 0.91]}
+    sweep = make_sweep([dataclasses.replace(make_point(7.0, 15, 3, 5, 77), **intervals)])
+    assert "0.833 0.700-0.950 0.750 0.550-0.910" in report.table(sweep)
+    two = dataclasses.replace(sweep, seeds=[1, 2])
+    assert "0.700-0.950" not in report.table(two)

@@ -330,6 +330,28 @@ def test_a_sweep_that_cannot_work_is_refused_before_any_training(tmp_path, train
     assert not (tmp_path / "sweep.json").exists()
 
 
+def test_ratios_may_be_schemes(tmp_path, train_data, eval_data):
+    callback = RatioSweepCallback(ratios=["natural", "sqrt", 1, "20"])
+    make_sweep(tmp_path, train_data, eval_data, callback).train()
+    natural = callback.sweep.natural_ratio
+    assert callback.sweep.ratios == [1, natural**0.5, natural, 20]
+    assert len(callback.sweep.points) == 4
+
+
+def test_an_interrupted_sweeps_figures_are_not_those_of_the_model(tmp_path, train_data, eval_data):
+    class Interrupt(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step > 15:
+                raise KeyboardInterrupt
+
+    trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 9]), callbacks=[Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    facts = trainer.card_facts()
+    assert facts["sweep"] is None
+    assert facts["evaluation"] is None
+
+
 @pytest.mark.parametrize("sharding", ["is_deepspeed_enabled", "is_fsdp_enabled"])
 def test_sharded_training_is_refused_with_what_to_do_instead(tmp_path, train_data, eval_data, sharding):
     trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 2]))
@@ -475,7 +497,7 @@ def test_what_a_sweep_does_not_use_is_said(tmp_path, train_data, eval_data, capl
     config = {"num_train_epochs": 5, "weight_ratio": 50.0}
     make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1]), config).train()
     assert "num_train_epochs=5 is not used" in caplog.text
-    assert "weight_ratio=50 is not used" in caplog.text
+    assert "weight_ratio=50.0 is not used" in caplog.text
 
 
 @pytest.mark.parametrize(

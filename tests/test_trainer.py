@@ -427,3 +427,35 @@ def test_parallelism_that_cuts_the_examples_is_refused(tmp_path, train_data, mon
     monkeypatch.setattr(type(trainer.accelerator), "parallelism_config", config)
     with pytest.raises(InvalidInputError, match="leave parallelism_config out"):
         check_trainer(trainer)
+
+
+def test_the_ratio_may_be_a_scheme_or_a_flags_number(tmp_path, train_data):
+    for written, ratio in (("sqrt", None), ("20", 20), ("unweighted", 1)):
+        trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": written})
+        assert trainer.model.config.weight_ratio == (ratio or trainer.class_weights.natural_ratio**0.5)
+    with pytest.raises(InvalidInputError, match="'sqr' is no weight ratio"):
+        make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": "sqr"})
+
+
+@pytest.mark.parametrize(
+    ("ratio", "best", "because"),
+    [
+        (None, False, "the natural ratio"),
+        (20.0, False, "set by hand"),
+        ("sqrt", False, "the scheme sqrt"),
+        (20.0, True, "set by hand"),
+    ],
+)
+def test_the_cards_figures_are_those_of_the_model_that_the_trainer_holds(
+    tmp_path, train_data, eval_data, ratio, best, because
+):
+    config = {"weight_ratio": ratio, "num_train_epochs": 3, "eval_strategy": "epoch", "learning_rate": 0.5}
+    if best:
+        config |= {"load_best_model_at_end": True, "save_strategy": "best", "metric_for_best_model": "precision"}
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config, eval_dataset=eval_data)
+    trainer.train()
+    facts = trainer.card_facts()
+    assert facts["because"] == because
+    found = trainer.evaluate()
+    assert facts["evaluation"]["precision"] == found["eval_precision"]
+    assert facts["evaluation"]["loss"] == pytest.approx(found["eval_loss"])

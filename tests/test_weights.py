@@ -162,6 +162,34 @@ def test_counting_draws_no_random_numbers():
     assert (torch.rand(1), np.random.rand()) == expected
 
 
+@given(counts=st.tuples(sizes, sizes), positive=st.sampled_from([0, 1]), beta=st.sampled_from([0.0, 0.9, 0.999]))
+def test_schemes_are_ratios(counts, positive, beta):
+    def ratio(scheme):
+        return ClassWeights.from_counts(counts, scheme, positive).ratio
+
+    natural = counts[1 - positive] / counts[positive]
+    assert ratio("natural") == natural
+    assert ratio("unweighted") == 1
+    assert ratio("sqrt") == pytest.approx(natural**0.5)
+    assert ratio("7.5") == 7.5
+    weights = [(1 - beta) / (1 - beta**n) for n in counts]  # Cui et al. 2019, equation 2
+    assert ratio(f"effective:{beta}") == pytest.approx(weights[positive] / weights[1 - positive], rel=1e-9)
+
+
+def test_schemes_of_several_classes_and_labels_are_those_of_their_family():
+    weights = ClassWeights.from_counts([100, 25, 4], "sqrt").weights
+    assert weights / weights[0] == pytest.approx([1, 2, 5])  # as 1 / sqrt(n_c)
+    assert ClassWeights.from_multi_label_counts([[90, 10], [50, 50]], "sqrt").ratio == 3
+
+
+@pytest.mark.parametrize("name", ["sqrtt", "effective", "effective:1", "effective:x", "-1", "nan", ""])
+def test_what_is_no_scheme_is_refused(name):
+    with pytest.raises(InvalidInputError, match="is no weight ratio"):
+        ClassWeights.from_counts([90, 10], name)
+    with pytest.raises(InvalidInputError, match="unweighted, sqrt"):
+        ClassWeights.from_counts([90, 10, 5], "effective:0.9")
+
+
 def test_ratio_one_is_unweighted_to_the_last_bit():
     for counts in ([88, 12], [7, 3, 5], [5, 5, 5]):
         assert (ClassWeights.from_counts(counts, 1).weights == 1).all()
@@ -178,7 +206,7 @@ def test_extreme_ratios_stay_finite():
         assert np.isfinite(class_weights.weights).all()
 
 
-@pytest.mark.parametrize("ratio", [0, -1, float("nan"), float("inf"), "7"])
+@pytest.mark.parametrize("ratio", [0, -1, float("nan"), float("inf"), "seven"])
 def test_a_ratio_that_is_not_positive_and_finite_is_refused(ratio):
     with pytest.raises(InvalidInputError, match="positive finite number"):
         ClassWeights.from_counts([88, 12], ratio)

@@ -16,6 +16,8 @@ _METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "accuracy"
 _TAGS = ["weighted-loss", "imbalanced-classification"]
 # What the Trainer's card leaves to be filled in.
 _GAP = re.compile(r"\n## [^\n]+\n\nMore information needed\n")
+# What it says of a model from a folder, or without a name.
+_NO_ORIGIN = re.compile(r"This model (was trained from scratch|is a fine-tuned version of \[\]\([^)]*\))")
 # The Trainer's figures of its last evaluation, and of all: in a sweep those of the last leg, and of every leg.
 _LAST_EVALUATION = re.compile(r"\nIt achieves the following results on the evaluation set:\n(- [^\n]*\n)+")
 _TRAINING_RESULTS = re.compile(r"\n### Training results\n\n(\|.*\n)+")
@@ -70,7 +72,7 @@ def complete_card(
     figures = {"validation": evaluation, "test": test}
     sections = [
         _weighting(class_weights, label_names, because, dataset),
-        _figures(figures, sweep is not None),
+        _figures(figures, class_weights, label_names, sweep is not None),
         *([_sweep(sweep, chart)] if sweep is not None else []),
         _use(name, task, class_weights),
         _limits(sweep, test),
@@ -79,8 +81,9 @@ def complete_card(
     if sweep is not None:
         text = _TRAINING_RESULTS.sub("", _LAST_EVALUATION.sub("", text))
         text = re.sub(r"- num_epochs: .*", f"- num_epochs: {sweep.epochs_per_ratio} at every ratio", text)
-        if sweep.kept is not None:
-            text = re.sub(r"- seed: .*", f"- seed: {sweep.points[sweep.kept].seed}", text)
+        if sweep.kept_point is not None:
+            text = re.sub(r"- seed: .*", f"- seed: {sweep.kept_point.seed}", text)
+    text = _NO_ORIGIN.sub("This model was fine-tuned", text)
     if dataset:
         text = text.replace("an unknown dataset.", f"the {escaped(dataset)} data.", 1)
     head, procedure, rest = text.partition("\n## Training procedure\n")
@@ -92,7 +95,6 @@ def complete_card(
     data.license = data.license or None
     data.pipeline_tag = task
     data.datasets = [dataset_id] if dataset_id else None
-    data.metrics = list(_METRICS)
     data.model_name = data.model_name or name.split("/")[-1]
     data.eval_results = [
         EvalResult(
@@ -110,15 +112,18 @@ def complete_card(
         for metric, title in _METRICS.items()
         if metric in found
     ] or None
+    data.metrics = list(dict.fromkeys(result.metric_type for result in data.eval_results or ())) or None
     return card
 
 
 def escaped(text: str) -> str:
     """Text that markdown and HTML show as it is, in a table too."""
-    return "".join(c if c.isalnum() or c in " ,.;?-()%" else f"&#{ord(c)};" for c in " ".join(text.split()))
+    text = "".join(c if c.isalnum() or c in " ,.;?-()%" else f"&#{ord(c)};" for c in " ".join(text.split()))
+    return re.sub(r"(?i)\bwww\.", lambda found: found[0][:3] + "&#46;", text)  # which GitHub's markdown makes a link
 
 
 def _task(model: Any) -> str | None:
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper
     names = {c.__name__ for c in type(model).__mro__}  # a subclass of one's own does the same
     tasks = [task for task in TASK_MAPPING if "classification" in task and "zero-shot" not in task]
     return next((task for task in tasks if names & set(map(str, cast(Any, TASK_MAPPING[task]).values()))), None)
@@ -162,32 +167,43 @@ def _weighting(class_weights: ClassWeights, label_names: Sequence[str], because:
     )
 
 
-def _figures(figures: Mapping[str, Mapping[str, float] | None], swept: bool) -> str:
+def _figures(
+    figures: Mapping[str, Mapping[str, float] | None], class_weights: ClassWeights, names: Sequence[str], swept: bool
+) -> str:
     on = {
         "validation": "evaluation data" + (", on which the ratio was chosen" if swept else ""),
         "test": "test data, which no choice saw",
     }
+    if class_weights.counts.ndim == 2:
+        of = "all labels of all examples together (micro averages)"
+    elif len(names) > 2:
+        of = f"averages over the {len(names)} classes (macro)"
+    else:
+        of = f"those of **{escaped(names[class_weights.positive_label])}**"
     body = [
-        [on[split], *(f"{found[metric]:.3f}" for metric in _METRICS)]
+        [on[split], *(f"{found[metric]:.3f}" if metric in found else "-" for metric in _METRICS)]
         for split, found in figures.items()
-        if found is not None and set(_METRICS) <= found.keys()
+        if found is not None and found.keys() & _METRICS.keys()
     ]
     if not body:
-        return "\n## Results\n\nThis model was not evaluated.\n"
-    return "\n## Results\n\n" + _table(["", *_METRICS.values()], body, "lrrrr") + "\n"
+        return "\n## Results\n\nNo figures of precision and recall are known.\n"
+    table = _table(["", *_METRICS.values()], body, "lrrrr")
+    return f"\n## Results\n\nPrecision and recall are {of}.\n\n{table}\n"
 
 
 def _sweep(sweep: RatioSweep, chart: str | None) -> str:
     header = ["w_r", "x natural", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
     image = f"![Precision and recall against the weight ratio]({chart})\n\n" if chart else ""
+    kept = sweep.kept_point
+    means = f"; means over the seeds, of which the model has {kept.seed}" if len(sweep.seeds) > 1 and kept else ""
     text = "\n## The sweep over the ratio\n\n" + image
     text += (
         f"One fine-tune of {sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} at each ratio, seed "
-        f"{', '.join(map(str, sweep.seeds))}, evaluated on {sweep.num_eval:,} examples.\n\n"
+        f"{', '.join(map(str, sweep.seeds))}, evaluated on {sweep.num_eval:,} examples{means}.\n\n"
     )
     text += _table(header, rows(sweep), "r" * 9 + "l") + "\n"
-    if sweep.kept is not None:
-        text += f"\n{escaped(sentence(sweep, sweep.points[sweep.kept].ratio))}\n"
+    if kept is not None:
+        text += f"\n{escaped(sentence(sweep, kept.ratio))}\n"
     return text
 
 
@@ -199,23 +215,26 @@ def _use(name: str, task: str | None, class_weights: ClassWeights) -> str:
         )
     if np.ptp(class_weights.weights) == 0:
         return text + "The loss is unweighted, so that the probabilities are those of the population.\n"
-    undo = (
-        "weights = torch.tensor(classify.model.config.class_weights)  # negatives and positives of each label\n"
-        "probabilities = (logits - (weights[:, 1] / weights[:, 0]).log()).sigmoid()"
-        if class_weights.counts.ndim == 2
-        else "probabilities = (logits - torch.tensor(classify.model.config.class_weights).log()).softmax(-1)"
-    )
-    inputs = (
-        'classify.tokenizer("…", return_tensors="pt")'
-        if task in ("text-classification", "token-classification")
-        else "inputs"
-    )
+    if class_weights.counts.ndim == 2:
+        kind = "each label's positives over its negatives"
+        ratios = class_weights.weights[:, 1] / class_weights.weights[:, 0]
+        undo = f"(logits - torch.tensor({_literal(ratios)}).log()).sigmoid()"
+    else:
+        kind = "the classes, by id"
+        undo = f"(logits - torch.tensor({_literal(class_weights.weights)}).log()).softmax(-1)"
+    logits = "logits = model(**inputs).logits"
+    if task in ("text-classification", "token-classification"):
+        logits = 'logits = classify.model(**classify.tokenizer("…", return_tensors="pt")).logits'
     return (
         text
-        + "A weighted model's probabilities are those of a population in which a class is as many times as frequent as "
-        "it weighs. To first order, this undoes it; the most probable class is then that of an unweighted model, too:\n\n"
-        f"```python\nimport torch\n\nlogits = classify.model(**{inputs}).logits\n{undo}\n```\n"
+        + "A weighted model's probabilities are those of a population in which a class is as many times as frequent "
+        "as it weighs. To first order, this undoes it, and moves the most probable class accordingly:\n\n"
+        f"```python\nimport torch\n\n{logits}\nprobabilities = {undo}  # weights of {kind}\n```\n"
     )
+
+
+def _literal(weights: np.ndarray) -> str:
+    return "[" + ", ".join(f"{weight:.6g}" for weight in weights) + "]"
 
 
 def _limits(sweep: RatioSweep | None, test: Mapping[str, float] | None) -> str:

@@ -104,11 +104,19 @@ def check_sweep(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> N
             "eval_do_concat_batches=False and group_by_length out.",
         ),
         (
-            args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss"),
+            callback.choose is not None and not args.load_best_model_at_end,
+            f"choose={callback.choose!r} chooses the model that the trainer keeps: set load_best_model_at_end=True and "
+            "save_strategy='best'.",
+        ),
+        (
+            callback.choose is None
+            and args.load_best_model_at_end
+            and args.metric_for_best_model in ("loss", "eval_loss"),
             "the weighted eval_loss does not compare across ratios: set metric_for_best_model to 'f1' or 'plain_loss'.",
         ),
         (
-            args.load_best_model_at_end
+            callback.choose is None
+            and args.load_best_model_at_end
             and trainer.compute_metrics is trainer.default_metrics
             and args.metric_for_best_model.removeprefix("eval_") not in _METRICS,
             f"metric_for_best_model={args.metric_for_best_model!r} is not measured: write {', '.join(_METRICS)}.",
@@ -116,6 +124,10 @@ def check_sweep(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> N
         (
             len(list(trainer.drivers())) > 1,
             "two callbacks drive this trainer: leave one RatioSweepCallback.",
+        ),
+        (
+            args.push_to_hub and folder.absolute() != Path(args.output_dir).absolute(),
+            f"push_to_hub pushes {args.output_dir}, but the sweep's output_dir is {folder}: leave that out.",
         ),
         (
             (folder / SWEEP_FILE).exists(),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -14,10 +15,10 @@ class WeightedLossConfig(TrainingArguments):
 
     Parameters
     ----------
-    weight_ratio : float, optional
+    weight_ratio : float or str, optional
         w_r, the weight of the positive class over that of the negative one (of the rarest over the commonest class when
         there are more than two; of the minority over the majority of the most imbalanced label when an example has
-        several); None is the natural ratio, 1 is unweighted.
+        several), or the name of a scheme: see `ClassWeights.from_counts`. None is the natural ratio, 1 is unweighted.
     class_weights : dict, list or JSON string, optional
         Explicit weights up to a common factor, by label name or id (`{"ham": 1, "spam": 7}`) or in the order of the ids
         (`[1, 7]`); they override `weight_ratio`. For several labels per example, the weight of each label's positives
@@ -30,9 +31,12 @@ class WeightedLossConfig(TrainingArguments):
         Name or id of the positive class; id 1 when None.
     """
 
-    weight_ratio: float | None = field(
+    weight_ratio: float | str | None = field(
         default=None,
-        metadata={"help": "Weight of the positive class over the negative one. Default: the natural ratio."},
+        metadata={
+            "help": "Weight of the positive class over the negative one: a number, natural, unweighted, sqrt or "
+            "effective:0.999. Default: the natural ratio."
+        },
     )
     class_weights: dict[str, float] | str | None = field(  # a list too, but the flags' parser takes no such union
         default=None,
@@ -48,6 +52,9 @@ class WeightedLossConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.weight_ratio, str):
+            with suppress(ValueError):  # a flag's number
+                self.weight_ratio = float(self.weight_ratio)
         for name in ("class_weights", "class_counts"):
             value = getattr(self, name)
             if isinstance(value, str):

@@ -160,7 +160,7 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
     except Exception as error:  # datasets and the Hub's client raise much
         raise InvalidInputError(
             f"the data set {args.dataset_name} cannot be loaded ({reason(error)}): check its name and the login."
-        ) from error
+        ) from None
     names = {
         "train": args.train_split_name,
         "validation": args.validation_split_name,

@@ -13,10 +13,11 @@ class PushError(RuntimeError):
 
 
 def reason(error: BaseException) -> str:
-    """What an error of a library says, in one line."""
+    """What an error of a library says, in one line, without addresses (an upload's is signed) and tokens."""
     while error.__cause__ is not None and not hasattr(error, "server_message"):
         error = error.__cause__  # down to what the Hub answered, or to where it began
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = re.sub(r" for url:? '?http\S+", "", lines[0]).rstrip(".:") if lines else type(error).__name__
     said = getattr(error, "server_message", None) or ""
-    return first if said.rstrip(".") in first else f"{first}: {said}"
+    said = first if said.rstrip(".") in first else f"{first}: {said}"
+    return re.sub(r"hf_\w+", "hf_***", said)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,15 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard
 from transformers import Trainer
 
 from .card import complete_card
-from .errors import PushError, reason
-from .record import PREDICTIONS_FOLDER
+from .errors import InvalidInputError, PushError, reason
+from .record import PREDICTIONS_FOLDER, SWEEP_FILE, RatioSweep
 
-# Those of the Trainer, and its pickled arguments: nobody should have to unpickle what they download.
-_NOT_PUSHED = ["_*", "checkpoint-*", "training_args.bin", ".*.tmp"]
+_PICKLED_ARGUMENTS = "training_args.bin"  # nobody should have to unpickle what they download
+_NOT_PUSHED = ["_*", "checkpoint-*", _PICKLED_ARGUMENTS, ".*.tmp"]  # the first two as the Trainer
 
 
 class Secret(str):
-    """A token that is written to no file and shown in no message: it pickles as None and prints as asterisks."""
+    """A token that no pickle and no representation shows: it pickles as None."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return type(None), ()
@@ -38,9 +40,7 @@ class HubTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args.hub_token:
-            self.args.hub_token = Secret(
-                self.args.hub_token
-            )  # the base class pickles its arguments beside every model
+            self.args.hub_token = Secret(self.args.hub_token.strip())
 
     def card_facts(self) -> dict[str, Any]:
         """The arguments of `complete_card` that are about the weighting."""
@@ -53,33 +53,36 @@ class HubTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
-        dataset, dataset_id = kwargs.pop("dataset", None), kwargs.pop("dataset_tags", None)
+        dataset, dataset_id = (_only(kwargs.pop(name, None)) for name in ("dataset", "dataset_tags"))
         if self.hub_model_id is None:
             kwargs.setdefault("license", "")  # else the base class asks the Hub for that of the base model
         super().create_model_card(**kwargs, dataset_tags=[])
-        facts, folder = self.card_facts(), Path(self.args.output_dir)
-        chart = folder / "precision_recall.png"
+        facts, folder = self.card_facts(), Path(self.args.output_dir).absolute()
+        sweep: RatioSweep | None = facts["sweep"]
+        inline = sweep is not None and sweep.folder is not None and sweep.folder.absolute() == folder
         complete_card(
             ModelCard.load(folder / "README.md"),
-            name=self.hub_model_id or folder.name,
-            model=self.accelerator.unwrap_model(self.model),
-            chart=chart.name if chart.exists() else None,
-            dataset=dataset or (facts["sweep"].dataset if facts["sweep"] else None),
+            name=self.hub_model_id or self.args.hub_model_id or folder.name,
+            model=self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
+            chart="precision_recall.png" if inline else None,
+            dataset=dataset or (sweep.dataset if sweep else None),
             dataset_id=dataset_id,
             **facts,
         ).save(folder / "README.md")
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As `Trainer.init_hf_repo`; what the Hub refuses is said in one sentence, before any training."""
+        args = self.args
+        token = token or args.hub_token
         try:
-            super().init_hf_repo(token, private)
+            super().init_hf_repo(token.strip() if token else None, private)
         except Exception as error:  # whatever the client raises
-            name = self.args.hub_model_id or Path(self.args.output_dir).name
+            name = args.hub_model_id or Path(args.output_dir).absolute().name
+            private = args.hub_private_repo if private is None else private
             raise PushError(
                 f"the repository {name} cannot be made on the Hub ({reason(error)}): check its name, the login and the "
-                "network, or leave push_to_hub out and push the folder afterwards with "
-                f"`python scripts/push.py {self.args.output_dir} --hub_model_id {name}`."
-            ) from error
+                f"network; or push the folder later, {_how_to_push(args.output_dir, name, private, args.hub_revision)}."
+            ) from None
 
     def push_to_hub(  # type: ignore[override]
         self,
@@ -93,7 +96,7 @@ class HubTrainer(Trainer):
     ) -> CommitInfo | None:
         """As `Trainer.push_to_hub`: the model that the trainer holds, its card, charts and `sweep.json`.
 
-        The sweep's predictions go along when asked; checkpoints and pickles never do. It always waits for the Hub.
+        The sweep's predictions go along when asked; checkpoints and pickles do not. It always waits for the Hub.
 
         Raises
         ------
@@ -102,22 +105,26 @@ class HubTrainer(Trainer):
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model(_internal_call=True)
+        name = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        kwargs.setdefault("model_name", name.split("/")[-1])
+        kwargs.setdefault("license", None)  # that of the base model
+        kwargs["tags"] = [*_listed(kwargs.get("tags")), *_listed(getattr(self.model, "model_tags", None))]
+        self.create_model_card(**kwargs)  # before the Hub is asked for anything: the folder is then complete
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
         if not self.is_world_process_zero():
             return None
-        repo_id = str(self.hub_model_id)
-        tags = [*kwargs.pop("tags", ()), *(getattr(self.model, "model_tags", None) or ())]
-        self.create_model_card(model_name=kwargs.pop("model_name", repo_id.split("/")[-1]), tags=tags, **kwargs)
         self._finish_current_push()
         return push_folder(
             self.args.output_dir,
-            repo_id,
+            str(self.hub_model_id),
             token=token or self.args.hub_token,
             private=self.args.hub_private_repo if private is None else private,
             revision=revision or self.args.hub_revision,
             commit_message=commit_message or "End of training",
             push_predictions=push_predictions,
+            # That of another training may lie in the folder.
+            leave_out=() if self.card_facts()["sweep"] is not None else (SWEEP_FILE, "precision_recall*"),
         )
 
 
@@ -130,6 +137,7 @@ def push_folder(
     revision: str | None = None,
     commit_message: str = "End of training",
     push_predictions: bool = False,
+    leave_out: Sequence[str] = (),
 ) -> CommitInfo:
     """Push an output folder, with model, card, charts and sweep, to a model repository of the Hub.
 
@@ -140,37 +148,78 @@ def push_folder(
     ----------
     folder : path
     repo_id : str
-        `user/model`; made where it does not exist.
+        `user/model`, or `model` for one's own; made where it does not exist.
     token : str, optional
         That of `hf auth login` or of the variable HF_TOKEN when None.
     private : bool, optional
         Whether a repository that is made is private.
     revision : str, optional
-        Branch to push to.
+        Branch to push to; made where it does not exist.
     commit_message : str
     push_predictions : bool, default False
         Whether the evaluation set's logits and labels go along: `RatioSweep.from_hub` then has every figure.
+    leave_out : sequence of str
+        Patterns of more files that stay where they are.
 
     Raises
     ------
+    InvalidInputError
+        When there is no such folder.
     PushError
         When the Hub refuses or cannot be reached; it says how to push again.
     """
-    ignored = _NOT_PUSHED if push_predictions else [*_NOT_PUSHED, f"{PREDICTIONS_FOLDER}/*"]
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InvalidInputError(f"there is no folder {folder} to push: give the output folder of a training.")
+    ignored = [*_NOT_PUSHED, *leave_out, *([] if push_predictions else [f"{PREDICTIONS_FOLDER}/*"])]
     try:
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        api = HfApi(token=token.strip() if token else None)
+        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(full_id, branch=revision, exist_ok=True)
+        _name_in_card(folder, full_id)
         return api.upload_folder(
-            repo_id=repo_id,
-            folder_path=Path(folder),
+            repo_id=full_id,
+            folder_path=folder,
             commit_message=commit_message,
             revision=revision,
             ignore_patterns=ignored,
+            delete_patterns=_PICKLED_ARGUMENTS,  # a checkpoint's push may have taken them along
         )
     except Exception as error:  # whatever the client raises: what was computed is in the folder
-        flag, argument = (" --push_predictions", ", push_predictions=True") if push_predictions else ("", "")
+        again = _how_to_push(folder, repo_id, private, revision, push_predictions)
         raise PushError(
             f"{folder} was not pushed to {repo_id} ({reason(error)}): everything is in the folder; check login and network "
-            f"and push it again with `python scripts/push.py {folder} --hub_model_id {repo_id}{flag}`, or in Python with "
-            f"weighloss.push_folder({str(folder)!r}, {repo_id!r}{argument})."
-        ) from error
+            f"and push it again, {again}."
+        ) from None
+
+
+def _name_in_card(folder: Path, repo_id: str) -> None:
+    """A card that was written before the model had a name on the Hub calls it by its folder's."""
+    card = folder / "README.md"
+    if card.exists():
+        text = card.read_text(encoding="utf-8")
+        named = text.replace(f'model="{folder.absolute().name}"', f'model="{repo_id}"')
+        if named != text:
+            card.write_text(named, encoding="utf-8")
+
+
+def _how_to_push(
+    folder: str | Path, repo_id: str, private: bool | None, revision: str | None, push_predictions: bool = False
+) -> str:
+    flags = {"--hub_private_repo": private, "--hub_revision": revision, "--push_predictions": push_predictions or None}
+    command = ["python", "scripts/push.py", str(folder), "--hub_model_id", repo_id]
+    for flag, value in flags.items():
+        command += [] if value is None else [flag, str(value)]
+    given = {"private": private, "revision": revision, "push_predictions": push_predictions or None}
+    arguments = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+    call = f"weighloss.push_folder({str(folder)!r}, {repo_id!r}{arguments})"
+    return f"with `{shlex.join(command)}`, or in Python with {call}"
+
+
+def _listed(values: Any) -> list[str]:
+    return [values] if isinstance(values, str) else list(values or ())
+
+
+def _only(values: Any) -> str | None:
+    return next(iter(_listed(values)), None)

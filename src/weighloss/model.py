@@ -37,6 +37,9 @@ class ModelArguments:
         metadata={"help": "Load a model whose head has another number of classes; the head starts anew."},
     )
 
+    def __post_init__(self) -> None:
+        self.token = self.token.strip() if self.token else None
+
     @property
     def name(self) -> str:
         """Hub id or path of the model; the built-in one's where none is named."""
@@ -97,4 +100,4 @@ def _load(auto_class: Any, name: str, args: ModelArguments, **options: Any) -> A
     except Exception as error:  # transformers and the Hub's client raise much
         raise InvalidInputError(
             f"{name} cannot be loaded ({reason(error)}): check --model_name_or_path, the login and the network."
-        ) from error
+        ) from None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ def plot_sweep(
     sweep: RatioSweep,
     output_dir: str | os.PathLike[str] | None = None,
     other_metrics: Mapping[str, np.ndarray] | None = None,
+    requirement: str | None = None,
+    marks: Sequence[str] = (),
 ) -> dict[str, Figure]:
     """Both charts of a sweep: which ratio do I want, and does reweighting buy me anything over moving the threshold?
 
     `precision_recall` is precision and recall against the weight ratio w_r, with the natural ratio, the break-even
-    (P = R) and the best F1 marked; several seeds are drawn as their mean in a band from the lowest to the highest.
+    (P = R) and the ratio that the requirement chooses (the best F1 without one) marked. The bands are 95% bootstrap
+    intervals or, with several seeds, from the lowest to the highest of them around their mean.
     `precision_recall_plane` is the ratios in the precision-recall plane over the threshold curve of the unweighted leg:
     points above the curve are out of reach for a threshold.
 
@@ -39,6 +42,10 @@ def plot_sweep(
         Where the charts are written, each as PNG and SVG.
     other_metrics : dict of arrays of shape (n_ratios,), optional
         More curves for the first chart, by name: one value for each ratio of `sweep.curve()`.
+    requirement : str, optional
+        See `RatioSweep.choose`; that which the sweep's model was chosen for when None.
+    marks : sequence of str
+        Weighting schemes to mark on the first chart's axis, such as `sqrt`: see `RatioSweep.ratio_of`.
 
     Returns
     -------
@@ -51,7 +58,7 @@ def plot_sweep(
     """
     with matplotlib.style.context(_STYLE):
         figures = {
-            "precision_recall": _ratio_chart(sweep, other_metrics or {}),
+            "precision_recall": _ratio_chart(sweep, other_metrics or {}, requirement or sweep.requirement, marks),
             "precision_recall_plane": _plane_chart(sweep),
         }
         if output_dir is not None:
@@ -63,8 +70,11 @@ def plot_sweep(
     return figures
 
 
-def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> Figure:
+def _ratio_chart(
+    sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray], requirement: str | None, marks: Sequence[str]
+) -> Figure:
     best, break_even = sweep.best("f1"), sweep.break_even()
+    bands = _bands(sweep)
     curve = sweep.curve("precision", "recall", "f1")
     ratios = curve["ratio"]
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -72,10 +82,8 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
 
     for name, style, marker in (("precision", "-", "o"), ("recall", "--", "s")):
         (line,) = axes.plot(ratios, curve[name], linestyle=style, marker=marker, markersize=5, label=name)
-        if len(sweep.seeds) > 1:
-            seeds = [[getattr(point, name) for point in points] for points in sweep.by_ratio().values()]
-            low, high = [min(values) for values in seeds], [max(values) for values in seeds]
-            axes.fill_between(ratios, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        if name in bands:
+            axes.fill_between(ratios, *bands[name].T, color=line.get_color(), alpha=0.2, linewidth=0)
     for name, values in other_metrics.items():
         axes.plot(ratios, values, linestyle=":", marker=".", label=name)
 
@@ -97,18 +105,28 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
         linewidth=1,
         label=f"natural ratio {sweep.natural_ratio:.3g}",
     )
+    for mark in marks:
+        at = sweep.ratio_of(mark)
+        axes.annotate(
+            f"{mark} {at:.3g}", (at, 0), xycoords=("data", "axes fraction"), xytext=(0, 26), textcoords="offset points",
+            rotation=90, ha="center", fontsize=8, color=_GREY, arrowprops={"arrowstyle": "->", "color": _GREY},
+        )  # fmt: skip
     if break_even is not None:
         value = sweep.at(break_even, "precision")
         axes.plot(
             break_even, value, "D", color="black", markersize=8, markerfacecolor="none", markeredgewidth=1.6, zorder=6,
             linestyle="none", label=f"break-even P = R = {value:.3g} at {break_even:.3g}",
         )  # fmt: skip
-    if (f1 := curve["f1"].max()) > 0:
-        at_best = curve["precision"][ratios == best], curve["recall"][ratios == best]
+    chosen, label = best, f"best F1 = {curve['f1'].max():.3g} at {best:.3g}"
+    if requirement is not None:
+        choice = sweep.choose(requirement)
+        chosen = choice.point.ratio
+        label = f"{'chosen for' if choice.met else 'nearest to'} {choice.requirement.text}: {chosen:.3g}"
+    if curve["f1"].max() > 0:
+        at_chosen = [float(curve[name][ratios == chosen][0]) for name in ("precision", "recall")]
         axes.plot(
-            [best, best], at_best, "*", color="black", markersize=12, zorder=7, linestyle="none",
-            label=f"best F1 = {f1:.3g} at {best:.3g}",
-        )  # fmt: skip
+            [chosen, chosen], at_chosen, "*", color="black", markersize=12, zorder=7, linestyle="none", label=label
+        )
 
     _log_axis(axes, sweep)
     axes.set(
@@ -118,7 +136,7 @@ def _ratio_chart(sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray]) -> 
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="best")
-    _footnote(figure, sweep)
+    _footnote(figure, sweep, bool(bands))
     return figure
 
 
@@ -128,7 +146,7 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
     axes = figure.subplots()
 
     unweighted = [point for point in sweep.points if point.ratio == 1]
-    there = [point for point in unweighted if sweep.folder is None or (sweep.folder / point.predictions).exists()]
+    there = [point for point in unweighted if sweep.folder and (sweep.folder / point.predictions).exists()]
     if sweep.average != "macro" and there:
         for point in there:
             precision, recall, _ = precision_recall_curve(*_positives_and_scores(sweep, point))
@@ -173,6 +191,22 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
     return figure
 
 
+def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
+    """Lower and upper end (n_ratios, 2) of precision and recall; nothing where a single seed has no intervals."""
+    if len(sweep.seeds) > 1:
+        ends = {}
+        for name in ("precision", "recall"):
+            values = [[getattr(point, name) for point in points] for points in sweep.by_ratio().values()]
+            ends[name] = np.array([[min(seeds), max(seeds)] for seeds in values])
+        return ends
+    ends = {}
+    for name in ("precision_interval", "recall_interval"):
+        values = [getattr(points[0], name) for points in sweep.by_ratio().values()]
+        if None not in values:
+            ends[name.removesuffix("_interval")] = np.array(values)
+    return ends
+
+
 def _positives_and_scores(sweep: RatioSweep, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
     logits, labels = sweep.predictions(point)
     if sweep.average == "micro":
@@ -207,11 +241,12 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")  # else matplotlib reads a formula
 
 
-def _footnote(figure: Figure, sweep: RatioSweep) -> None:
+def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False) -> None:
     seeds = (
         f"mean of {len(sweep.seeds)} seeds, bands from lowest to highest"
         if len(sweep.seeds) > 1
-        else f"one seed ({sweep.seeds[0]}): another one moves these curves"
+        else f"one seed ({sweep.seeds[0]}), another one moves these curves"
+        + ("; 95% bootstrap bands" if bands else "")
     )
     finished = len(sweep.points)
     planned = len(sweep.ratios) * len(sweep.seeds)

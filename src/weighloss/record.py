@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 
+from .bootstrap import Intervals, bootstrap, interval
+from .choose import Choice, Requirement
 from .errors import InvalidInputError, reason
+from .weights import ClassWeights
 
 SWEEP_FILE = "sweep.json"
 PREDICTIONS_FOLDER = "predictions"
@@ -43,6 +46,8 @@ class SweepPoint:
         Optimizer steps of the whole sweep when the leg ended, as in the Trainer's checkpoint names.
     predictions : str
         The Parquet file with logits and labels, relative to the sweep's folder.
+    precision_interval, recall_interval : list of two floats, optional
+        Their 95% bootstrap intervals: see `bootstrap.Intervals`.
     """
 
     ratio: float
@@ -59,6 +64,16 @@ class SweepPoint:
     seconds: float
     global_step: int
     predictions: str
+    precision_interval: list[float] | None = None
+    recall_interval: list[float] | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Precision, recall, F1 and the losses, as an evaluation reports them."""
+        return {name: getattr(self, name) for name in ("precision", "recall", "f1")} | {
+            "loss": self.eval_loss,
+            "plain_loss": self.eval_plain_loss,
+        }
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,9 @@ class RatioSweep:
     kept : int, optional
         Index of the point whose model the trainer kept; None while the sweep runs.
     kept_because : str
-        Why that one, as in "best f1 of the sweep".
+        Why that one, as in "the best F1 of the sweep".
+    requirement : str, optional
+        The requirement that it was chosen for.
     folder : Path, optional
         Where the sweep lies on disk; not written.
     """
@@ -107,6 +124,7 @@ class RatioSweep:
     points: tuple[SweepPoint, ...] = ()
     kept: int | None = None
     kept_because: str = ""
+    requirement: str | None = None
     folder: Path | None = field(default=None, compare=False)
 
     @classmethod
@@ -134,7 +152,8 @@ class RatioSweep:
                 f"{file} has format version {version!r}, not {_FORMAT_VERSION}: install the weighloss that wrote it."
             )
         known = {f.name for f in fields(cls)}
-        if missing := known - {"folder"} - content.keys():
+        needed = {f.name for f in fields(cls) if f.default is MISSING} | {"points"}
+        if missing := needed - content.keys():
             raise InvalidInputError(f"{file} lacks {', '.join(sorted(missing))}: restore it, or sweep again.")
         try:
             points = tuple(SweepPoint(**point) for point in content.pop("points"))
@@ -153,11 +172,13 @@ class RatioSweep:
         """
         try:
             patterns = [SWEEP_FILE, f"{PREDICTIONS_FOLDER}/*"]
-            folder = snapshot_download(repo_id, revision=revision, token=token, allow_patterns=patterns)
+            folder = snapshot_download(
+                repo_id, revision=revision, token=token.strip() if token else None, allow_patterns=patterns
+            )
         except Exception as error:  # whatever the client raises
             raise InvalidInputError(
                 f"{repo_id} cannot be read ({reason(error)}): check its name, the login and the network."
-            ) from error
+            ) from None
         if not (Path(folder) / SWEEP_FILE).exists():
             raise InvalidInputError(f"{repo_id} holds no {SWEEP_FILE}: give the repository of a model from a sweep.")
         return cls.load(folder)
@@ -180,6 +201,17 @@ class RatioSweep:
     def positive_name(self) -> str:
         """Name of the positive class; "positive" where there are more than one."""
         return self.label_names[self.positive_label] if self.average == "binary" else "positive"
+
+    def ratio_of(self, scheme: str) -> float:
+        """The ratio of a named scheme, such as `sqrt`, on the sweep's training data: see `ClassWeights.from_counts`."""
+        if self.average == "micro":
+            return ClassWeights.from_multi_label_counts(np.array(self.counts), scheme).ratio
+        return ClassWeights.from_counts(np.array(self.counts), scheme, self.positive_label).ratio
+
+    @property
+    def kept_point(self) -> SweepPoint | None:
+        """The point whose model the trainer kept."""
+        return None if self.kept is None else self.points[self.kept]
 
     @property
     def average(self) -> str:
@@ -248,6 +280,50 @@ class RatioSweep:
             raise InvalidInputError("the sweep has no finished leg to choose from: let it run.")
         return float(curve["ratio"][curve[metric].argmax()])
 
+    def choose(self, requirement: str) -> Choice:
+        """The leg that a requirement chooses, or the one that comes nearest.
+
+        Parameters
+        ----------
+        requirement : str
+            `f1`, `f0.5`, `recall>=0.95`, `precision>=0.9`, `cost fp=1 fn=20` or `break-even`: see `Requirement.parse`.
+
+        Raises
+        ------
+        InvalidInputError
+            When that is no requirement, no leg has finished, or a `recall>=0.95 @90%` finds no predictions on disk.
+
+        Examples
+        --------
+        >>> print(sweep.choose("recall>=0.95"))  # doctest: +SKIP
+        recall>=0.95 chooses w_r = 0.6457: precision 0.947, recall 0.953.
+        """
+        wanted = Requirement.parse(requirement)
+        if not self.points:
+            raise InvalidInputError("the sweep has no finished leg to choose from: let it run.")
+        lower: list[float | None] = [None] * len(self.points)
+        if wanted.confidence is not None:
+            intervals = self.intervals(wanted.confidence)
+            if intervals is None:
+                raise InvalidInputError(f"{wanted.text} needs the predictions, which are not here: leave the @ out.")
+            lower = getattr(intervals, wanted.kind)[:, 0].tolist()
+        scores = [wanted.score(point, least) for point, least in zip(self.points, lower, strict=True)]
+        best = scores.index(max(scores))
+        return Choice(wanted, self.points[best], met=not wanted.is_least or scores[best] >= 1)
+
+    def intervals(self, level: float = 0.95) -> Intervals | None:
+        """Bootstrap intervals of the points, in their order; None where the predictions are not on disk.
+
+        Raises
+        ------
+        InvalidInputError
+            When a file with predictions is damaged.
+        """
+        folder = self.folder
+        if folder is None or not all((folder / point.predictions).exists() for point in self.points):
+            return None
+        return bootstrap([self.predictions(point) for point in self.points], self.positive_label, level)
+
     def break_even(self) -> float | None:
         """The ratio at which precision equals recall, interpolated in log w_r; None when the curves do not cross.
 
@@ -255,13 +331,32 @@ class RatioSweep:
         P = R = 0, by convention or in fact, and that never counts as a crossing. Of several crossings it is the one
         nearest to the natural ratio.
         """
-        found = self._found()
-        gap = found["precision"] - found["recall"]
-        crossings = found["ratio"][gap == 0].tolist()
-        for i in np.flatnonzero(gap[:-1] * gap[1:] < 0):
-            low, high = found["ratio"][i : i + 2]
-            crossings.append(float(low * (high / low) ** (gap[i] / (gap[i] - gap[i + 1]))))
-        return min(crossings, key=lambda ratio: abs(math.log(ratio / self.natural_ratio)), default=None)
+        curve = self.curve("precision", "recall", "tp")
+        found = curve["tp"] > 0
+        ratios, gap = curve["ratio"][found], (curve["precision"] - curve["recall"])[found]
+        return _crossing(ratios, gap, self.natural_ratio)
+
+    def break_even_interval(self, level: float = 0.95) -> tuple[float, float] | None:
+        """Bootstrap interval of the break-even of a sweep with one seed.
+
+        None without such a sweep or predictions, or where the curves cross in fewer than `level` of the resamples.
+        """
+        intervals = self.intervals(level) if len(self.seeds) == 1 and self.points else None
+        if intervals is None:
+            return None
+        order = np.argsort([point.ratio for point in self.points])
+        ratios = np.array([self.points[i].ratio for i in order])
+        crossings = []
+        resamples = zip(intervals.resampled_precision[:, order], intervals.resampled_recall[:, order], strict=True)
+        for precision, recall in resamples:
+            found = recall > 0
+            crossing = _crossing(ratios[found], (precision - recall)[found], self.natural_ratio)
+            if crossing is not None:
+                crossings.append(crossing)
+        if len(crossings) < level * len(intervals.resampled_recall):
+            return None
+        low, high = interval(np.array(crossings), level).tolist()
+        return low, high
 
     def at(self, ratio: float, name: str) -> float:
         """An attribute of the points at any ratio, interpolated in log w_r between ratios at which positives are found."""
@@ -289,7 +384,9 @@ class RatioSweep:
             table = pq.read_table(file)
             return _array(table["logits"].combine_chunks()), _array(table["label"].combine_chunks())
         except (OSError, KeyError, pa.ArrowInvalid) as error:
-            raise InvalidInputError(f"{file} cannot be read ({error}): restore it, or sweep again.") from None
+            raise InvalidInputError(
+                f"{file} cannot be read ({error}): restore it, push it with push_predictions=True, or sweep again."
+            ) from None
 
 
 def write_predictions(file: Path, logits: np.ndarray, labels: np.ndarray, metadata: Mapping[str, Any]) -> None:
@@ -302,6 +399,15 @@ def write_predictions(file: Path, logits: np.ndarray, labels: np.ndarray, metada
     table = table.replace_schema_metadata({key: str(value) for key, value in metadata.items()})
     file.parent.mkdir(parents=True, exist_ok=True)
     _replace(file, lambda temporary: pq.write_table(table, temporary))
+
+
+def _crossing(ratios: np.ndarray, gap: np.ndarray, natural_ratio: float) -> float | None:
+    """Where precision − recall passes 0, interpolated in log w_r: the ratio nearest to the natural one."""
+    crossings = ratios[gap == 0].tolist()
+    for i in np.flatnonzero(gap[:-1] * gap[1:] < 0):
+        low, high = ratios[i : i + 2]
+        crossings.append(float(low * (high / low) ** (gap[i] / (gap[i] - gap[i + 1]))))
+    return min(crossings, key=lambda ratio: abs(math.log(ratio / natural_ratio)), default=None)
 
 
 def _array(column: pa.Array) -> np.ndarray:

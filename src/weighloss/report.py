@@ -8,6 +8,7 @@ from typing import Any
 import evaluate
 import numpy as np
 
+from .bootstrap import bootstrap
 from .errors import InvalidInputError
 from .metrics import PrecisionRecall, decisions
 from .record import MEASURED, RatioSweep
@@ -47,7 +48,9 @@ def summary(sweep: RatioSweep) -> str:
         lines.append("The curves of precision and recall do not cross: no break-even.")
     else:
         value = sweep.at(break_even, "precision")
-        lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}.")
+        ends = sweep.break_even_interval()
+        sure = "" if ends is None else f" (95% interval {ends[0]:.3g} to {ends[1]:.3g})"
+        lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}{sure}.")
     return "\n".join(lines)
 
 
@@ -66,14 +69,25 @@ def table(sweep: RatioSweep) -> str:
     str, one line per row.
     """
     header = ["w_r", "x natural", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
-    line = "{:>9} {:>9}  {:>9} {:>6} {:>6}  {:>6} {:>6} {:>6} {:>6}  {}"
-    return "\n".join(line.format(*row).rstrip() for row in (header, *rows(sweep)))
+    cells = rows(sweep)
+    width = max(9, *(len(row[2]) for row in cells))
+    line = f"{{:>9}} {{:>9}}  {{:>{width}}} {{:>{width}}} {{:>6}}  {{:>6}} {{:>6}} {{:>6}} {{:>6}}  {{}}"
+    return "\n".join(line.format(*row).rstrip() for row in (header, *cells))
 
 
 def rows(sweep: RatioSweep) -> list[list[str]]:
-    """The cells of `table`: nine numbers and what is worth a mark."""
+    """The cells of `table`: nine numbers and what is worth a mark.
+
+    Precision and recall have their 95% bootstrap intervals where there is one seed.
+    """
+    ends = {
+        (name, point.ratio): " {:.3f}-{:.3f}".format(*ends)
+        for point in (sweep.points if len(sweep.seeds) == 1 else ())
+        for name, ends in (("precision", point.precision_interval), ("recall", point.recall_interval))
+        if ends is not None
+    }
     best, break_even = sweep.best("f1"), sweep.break_even()
-    kept = None if sweep.kept is None else sweep.points[sweep.kept].ratio
+    kept = None if sweep.kept_point is None else sweep.kept_point.ratio
     curve = sweep.curve("precision", "recall", "f1", "tp", "fp", "fn", "tn")
     cells = {}
     for i, ratio in enumerate(curve["ratio"].tolist()):
@@ -85,7 +99,7 @@ def rows(sweep: RatioSweep) -> list[list[str]]:
             "nothing predicted positive": sweep.predicts_no_positive(ratio),
             "model kept": ratio == kept,
         }
-        scores = [f"{curve[name][i]:.3f}" for name in ("precision", "recall", "f1")]
+        scores = [f"{curve[name][i]:.3f}" + ends.get((name, ratio), "") for name in ("precision", "recall", "f1")]
         counts = [f"{curve[name][i]:.1f}".removesuffix(".0") for name in ("tp", "fp", "fn", "tn")]
         cells[ratio] = [*scores, *counts, ", ".join(mark for mark, holds in marks.items() if holds)]
     if break_even is not None and break_even not in cells:
@@ -122,7 +136,7 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
 
 
 def recomputed(sweep: RatioSweep) -> RatioSweep:
-    """The sweep with its points' metrics computed anew, with `evaluate`, from the predictions on disk.
+    """The sweep with its points' metrics and intervals computed anew, with `evaluate`, from the predictions on disk.
 
     Raises
     ------
@@ -131,8 +145,12 @@ def recomputed(sweep: RatioSweep) -> RatioSweep:
     """
     metric, points = PrecisionRecall(), []
     for point in sweep.points:
-        results = metric.compute(**decisions(*sweep.predictions(point), sweep.positive_label))
-        points.append(replace(point, **{name: results[name] for name in MEASURED}))
+        predictions = sweep.predictions(point)
+        results = metric.compute(**decisions(*predictions, sweep.positive_label))
+        results |= bootstrap([predictions], sweep.positive_label).of_point()
+        points.append(
+            replace(point, **{name: results[name] for name in (*MEASURED, "precision_interval", "recall_interval")})
+        )
     return replace(sweep, points=tuple(points))
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy
 
+from .bootstrap import bootstrap
 from .checks import check_sweep
+from .choose import Requirement
 from .errors import InvalidInputError
 from .metrics import logits_and_labels
 from .plot import plot_sweep
@@ -23,6 +25,10 @@ from .trainer import TrainingDriver, WeightedLossTrainer
 from .weights import ratio_grid, unique_ratios
 
 logger = logging.getLogger(__name__)
+
+
+_BEST = ("metric_for_best_model", "greater_is_better")
+_BEST_METRIC = "requirement"
 
 
 class RatioSweepCallback(TrainingDriver):
@@ -39,8 +45,9 @@ class RatioSweepCallback(TrainingDriver):
 
     Parameters
     ----------
-    ratios : sequence of float, optional
-        The ratios to sweep over; `ratio_grid(natural_ratio, num_ratios, ratio_span)` when None.
+    ratios : sequence of float or str, optional
+        The ratios to sweep over, numbers or names (see `ClassWeights.from_counts`); `ratio_grid(natural_ratio,
+        num_ratios, ratio_span)` when None.
     seeds : sequence of int, optional
         One fine-tune per ratio with each; `[args.seed]` when None. A seed decides data order and dropout, and, for a
         trainer with `model_init`, the initial weights of the head.
@@ -51,6 +58,9 @@ class RatioSweepCallback(TrainingDriver):
         Where `sweep.json` and `predictions/` go; `args.output_dir` when None.
     dataset_name : str, optional
         Name of the data in the record; the one that `datasets` knows when None.
+    choose : str, optional
+        The requirement that chooses the leg whose model the trainer keeps, such as `recall>=0.95` (see
+        `RatioSweep.choose`), with `load_best_model_at_end=True`; `metric_for_best_model` when None.
 
     Attributes
     ----------
@@ -67,13 +77,14 @@ class RatioSweepCallback(TrainingDriver):
 
     def __init__(
         self,
-        ratios: Sequence[float] | None = None,
+        ratios: Sequence[float | str] | None = None,
         seeds: Sequence[int] | None = None,
         epochs_per_ratio: int = 1,
         num_ratios: int = 13,
         ratio_span: float = 100.0,
         output_dir: str | Path | None = None,
         dataset_name: str | None = None,
+        choose: str | None = None,
     ) -> None:
         self.ratios = ratios
         self.seeds = seeds
@@ -82,6 +93,7 @@ class RatioSweepCallback(TrainingDriver):
         self.ratio_span = ratio_span
         self.output_dir = output_dir
         self.dataset_name = dataset_name
+        self.choose = choose
         self._trainer: WeightedLossTrainer | None = None  # while it is driven
         self._leg_ends = False
 
@@ -90,6 +102,7 @@ class RatioSweepCallback(TrainingDriver):
         """Set the trainer up for the sweep; give it back its own settings at the end."""
         args = trainer.args
         check_sweep(self, trainer)
+        self._requirement = None if self.choose is None else Requirement.parse(self.choose)
         self.sweep = self._empty_sweep(trainer)
         self._legs = [(ratio, seed) for seed in self.sweep.seeds for ratio in self.sweep.ratios]
         self._fresh = FreshState(trainer)
@@ -100,12 +113,14 @@ class RatioSweepCallback(TrainingDriver):
 
         given = {
             name: getattr(args, name, None)
-            for name in ("num_train_epochs", "eval_strategy", "hub_strategy", "seed", "weight_ratio")
+            for name in ("num_train_epochs", "eval_strategy", "hub_strategy", "seed", "weight_ratio", *_BEST)
         }
         compute_metrics = trainer.compute_metrics
         args.num_train_epochs = len(self._legs) * self.epochs_per_ratio
         args.eval_strategy = IntervalStrategy.NO  # this callback asks for the evaluations
         args.hub_strategy = HubStrategy.END  # the ratio that is kept is known at the end
+        if self._requirement is not None:
+            args.metric_for_best_model, args.greater_is_better = _BEST_METRIC, True
         trainer.compute_metrics = lambda prediction: self._compute_metrics(prediction, compute_metrics)
         try:
             yield
@@ -119,6 +134,8 @@ class RatioSweepCallback(TrainingDriver):
                 setattr(args, name, value)
             trainer.compute_metrics = compute_metrics
             trainer.record_class_weights()
+            if self._requirement is not None:
+                trainer.model.config.update({"requirement": self._requirement.text})
             self._trainer = None
             self._leg_ends = False  # a leg's evaluation may have been interrupted
             del self._fresh
@@ -176,6 +193,7 @@ class RatioSweepCallback(TrainingDriver):
         leg = self._leg_of(state.global_step)
         ratio, seed = self._legs[leg]
         file = f"{PREDICTIONS_FOLDER}/leg-{leg:02d}_ratio-{ratio:.4g}_seed-{seed}.parquet"
+        logits, labels = logits_and_labels(_in_dataset_order(self._prediction, eval_dataloader, args))
         point = SweepPoint(
             ratio=ratio,
             seed=seed,
@@ -185,10 +203,12 @@ class RatioSweepCallback(TrainingDriver):
             seconds=time.perf_counter() - self._started,
             global_step=state.global_step,
             predictions=file,
+            **cast(Any, bootstrap([(logits, labels)], self.sweep.positive_label).of_point()),
         )
         self.sweep = self.sweep.with_point(point)
+        if self._requirement is not None:
+            metrics[f"eval_{_BEST_METRIC}"] = self._score(self._requirement, point, logits, labels)
         if state.is_world_process_zero:
-            logits, labels = logits_and_labels(_in_dataset_order(self._prediction, eval_dataloader, args))
             write_predictions(self._folder / file, logits, labels, {"weight_ratio": ratio, "seed": seed})
             self.sweep.save(self._folder)
         del self._prediction
@@ -197,8 +217,11 @@ class RatioSweepCallback(TrainingDriver):
         """Let the arguments say which leg's model the trainer holds."""
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             held = state.best_global_step
-            metric = args.metric_for_best_model.removeprefix("eval_").replace("_", " ").replace("f1", "F1")
-            because = f"the best {metric} of the sweep"
+            if self._requirement is None:
+                metric = args.metric_for_best_model.removeprefix("eval_").replace("_", " ").replace("f1", "F1")
+                because = f"the best {metric} of the sweep"
+            else:
+                because = f"chosen for {self._requirement.text}"
         else:
             held = state.global_step
             because = "the last leg of the sweep"
@@ -209,8 +232,21 @@ class RatioSweepCallback(TrainingDriver):
         args.weight_ratio, _ = self._legs[self._leg_of(held)]
         kept = next((i for i, point in enumerate(self.sweep.points) if point.global_step == held), None)
         self.sweep = replace(self.sweep, kept=kept, kept_because=because)
+        if self._requirement is not None and state.is_world_process_zero:
+            choice = self.sweep.choose(self._requirement.text)
+            if not choice.met:
+                self.sweep = replace(
+                    self.sweep, kept_because=f"nearest to {self._requirement.text}, which no leg meets"
+                )
         if state.is_world_process_zero:
             self.sweep.save(self._folder)
+
+    def _score(self, requirement: Requirement, point: SweepPoint, logits: np.ndarray, labels: np.ndarray) -> float:
+        lower = None
+        if requirement.confidence is not None:
+            intervals = bootstrap([(logits, labels)], self.sweep.positive_label, requirement.confidence)
+            lower = float(getattr(intervals, requirement.kind)[0, 0])
+        return requirement.score(point, lower)
 
     def _leg_of(self, global_step: int) -> int:
         """The leg whose optimizer step was the last of so many."""
@@ -233,14 +269,15 @@ class RatioSweepCallback(TrainingDriver):
                 self.epochs_per_ratio,
             )
         if getattr(args, "weight_ratio", None) is not None:
-            logger.warning("weight_ratio=%g is not used by a sweep, whose ratios are its own.", args.weight_ratio)
+            logger.warning("weight_ratio=%s is not used by a sweep, whose ratios are its own.", args.weight_ratio)
 
     def _empty_sweep(self, trainer: WeightedLossTrainer) -> RatioSweep:
         natural = trainer.weights_at(None)
         if self.ratios is None:
             ratios = ratio_grid(natural.natural_ratio, self.num_ratios, self.ratio_span)
         else:
-            ratios = unique_ratios(_as_list("ratios", self.ratios))
+            given = _as_list("ratios", self.ratios)
+            ratios = unique_ratios([trainer.weights_at(r).ratio if isinstance(r, str) else r for r in given])
         for ratio in ratios:
             trainer.weights_at(ratio)
         info = getattr(trainer.train_dataset, "info", None)
@@ -255,6 +292,7 @@ class RatioSweepCallback(TrainingDriver):
             model=trainer.model.config._name_or_path,
             dataset=self.dataset_name or getattr(info, "dataset_name", None) or "",
             num_eval=len(cast(Sized, trainer.eval_dataset)),
+            requirement=None if self._requirement is None else self._requirement.text,
             versions={name: version(name) for name in ("weighloss", "transformers", "torch")},
         )
 

@@ -25,7 +25,7 @@ from .labels import (
 )
 from .losses import item_losses, mean_loss, multi_label_item_losses
 from .metrics import classification_metrics
-from .record import RatioSweep, SweepPoint
+from .record import RatioSweep
 from .weights import ClassWeights
 
 CLASS_WEIGHTS_FILE = "class_weights.json"
@@ -126,7 +126,7 @@ class WeightedLossTrainer(HubTrainer):
                 weights = [positive / negative for negative, positive in weights]
         return self.weights_at(ratio, weights)
 
-    def weights_at(self, ratio: float | None, weights: Sequence[float] | None = None) -> ClassWeights:
+    def weights_at(self, ratio: float | str | None, weights: Sequence[float] | None = None) -> ClassWeights:
         """The weights at a ratio (natural when None), or explicit ones, whatever `args` holds."""
         if self.is_multi_label:
             return ClassWeights.from_multi_label_counts(self._class_counts(), ratio, weights)
@@ -219,28 +219,36 @@ class WeightedLossTrainer(HubTrainer):
 
     def card_facts(self) -> dict[str, Any]:
         """What the model card says of the weighting: arguments of `complete_card`."""
-        sweep = next((driver.sweep for driver in self.drivers() if driver.sweep is not None), None)
-        kept = None if sweep is None or sweep.kept is None else sweep.points[sweep.kept]
+        ran = [driver.sweep for driver in self.drivers() if driver.sweep is not None]
+        sweep = next((sweep for sweep in ran if sweep.kept_point is not None), None)
+        evaluation: dict[str, float] | None = None
+        if sweep is not None and sweep.kept_point is not None:
+            evaluation = sweep.kept_point.metrics
+        elif not ran:  # after an interrupted sweep what was evaluated is not the model that the trainer holds
+            best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+            evaluation = self._logged("eval", self.state.best_global_step if best else None)
         return {
             "class_weights": self.class_weights,
             "label_names": self.class_names,
             "because": self._why_this_ratio(sweep),
-            "evaluation": self._last_metrics("eval", kept),
-            "test": self._last_metrics("test"),
+            "evaluation": evaluation,
+            "test": self._logged("test"),
             "sweep": sweep,
         }
 
     def _why_this_ratio(self, sweep: RatioSweep | None) -> str:
-        if sweep is not None and sweep.kept is not None:
+        if sweep is not None:
             return sweep.kept_because
         if getattr(self.args, "class_weights", None) is not None:
             return "explicit class weights"
-        return "the natural ratio" if getattr(self.args, "weight_ratio", None) is None else "set by hand"
+        ratio = getattr(self.args, "weight_ratio", None)
+        named = {None: "the natural ratio", "natural": "the natural ratio", "unweighted": "unweighted"}
+        return named.get(ratio, f"the scheme {ratio}" if isinstance(ratio, str) else "set by hand")
 
-    def _last_metrics(self, prefix: str, point: SweepPoint | None = None) -> dict[str, float] | None:
-        """Those of the last evaluation with a prefix that was logged, or of that at a sweep's point."""
+    def _logged(self, prefix: str, step: int | None = None) -> dict[str, float] | None:
+        """The figures of the last evaluation with a prefix, at a step where one is given."""
         for entry in reversed(self.state.log_history):
-            if f"{prefix}_precision" in entry and (point is None or entry["step"] == point.global_step):
+            if f"{prefix}_loss" in entry and step in (None, entry["step"]):
                 return {name.removeprefix(f"{prefix}_"): value for name, value in entry.items()}
         return None
 
@@ -320,8 +328,8 @@ class WeightedLossTrainer(HubTrainer):
             with suppress(InvalidInputError):  # the labels may be the collator's, and counted in class_counts
                 column = find_label_column(self.train_dataset, self._label_column(self.train_dataset))
                 names = class_names(self.train_dataset, column)
-        config = self.model.config
-        return names or [config.id2label[i] for i in range(config.num_labels)]
+        config, named = self.model.config, len(names or ())
+        return [*(names or ()), *(str(config.id2label[i]) for i in range(named, config.num_labels))]
 
     def _by_class_id(self, name: str, values: Any) -> list[Any]:
         names = self.class_names

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,8 @@ class ClassWeights:
 
     References
     ----------
-    King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2).
+    King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2);
+    Cui, Y. et al. (2019), Class-Balanced Loss Based on Effective Number of Samples, CVPR, arXiv 1901.05555.
 
     Examples
     --------
@@ -61,7 +63,7 @@ class ClassWeights:
     def from_counts(
         cls,
         counts: Sequence[int] | np.ndarray,
-        ratio: float | None = None,
+        ratio: float | str | None = None,
         positive_label: int = 1,
         weights: Sequence[float] | np.ndarray | None = None,
     ) -> ClassWeights:
@@ -72,8 +74,9 @@ class ClassWeights:
         counts : sequence of int of shape (n_classes,)
             Number of training labels, by class id. With more than two classes some may be 0: such a class contributes
             nothing to the training loss and gets the weight of the rarest class that is there.
-        ratio : float, optional
-            The weight ratio w_r; the natural ratio when None.
+        ratio : float or str, optional
+            The weight ratio w_r, or a scheme that is one: `natural`, `unweighted`, `sqrt` (of the natural ratio), or, for
+            two classes, `effective:0.999`, by effective numbers of examples with that β. The natural ratio when None.
         positive_label : int, default 1
             Id of the positive class.
         weights : sequence of float of shape (n_classes,), optional
@@ -103,6 +106,8 @@ class ClassWeights:
                 raise InvalidInputError(_BOTH_GIVEN.format(ratio))
             log_weights = np.log(_checked_weights(weights, len(counts)))
         else:
+            if isinstance(ratio, str):
+                ratio = _named_ratio(ratio, natural_ratio, np.array([counts[low], counts[high]]) if binary else None)
             ratio = natural_ratio if ratio is None else checked_ratio(ratio)
             if binary:
                 log_weights = np.zeros(2)
@@ -132,7 +137,7 @@ class ClassWeights:
         cls,
         dataset: Any,
         label_column: str | None = None,
-        ratio: float | None = None,
+        ratio: float | str | None = None,
         positive_label: int | str = 1,
         weights: Sequence[float] | np.ndarray | None = None,
     ) -> ClassWeights:
@@ -165,7 +170,7 @@ class ClassWeights:
     def from_multi_label_counts(
         cls,
         counts: Sequence[Sequence[int]] | np.ndarray,
-        ratio: float | None = None,
+        ratio: float | str | None = None,
         pos_weights: Sequence[float] | np.ndarray | None = None,
     ) -> ClassWeights:
         """Class weights of several labels per example, each of which is a choice of its own between two classes.
@@ -179,7 +184,7 @@ class ClassWeights:
         ----------
         counts : sequence of int of shape (n_labels, 2)
             Number of training examples without and with each label. A label that none or all have is not weighted.
-        ratio : float, optional
+        ratio : float or str, optional
             The weight of the minority over the majority of the most imbalanced label (of its positives over its negatives,
             where it is rare); the natural ratio when None.
         pos_weights : sequence of float of shape (n_labels,), optional
@@ -225,6 +230,8 @@ class ClassWeights:
                 raise InvalidInputError(_BOTH_GIVEN.format(ratio))
             log_ratios = np.log(_checked_weights(pos_weights, len(counts)))
         else:
+            if isinstance(ratio, str):
+                ratio = _named_ratio(ratio, natural_ratio, None)
             ratio = natural_ratio if ratio is None else checked_ratio(ratio)
             if natural_ratio == 1 and ratio != 1:
                 raise InvalidInputError(
@@ -293,6 +300,22 @@ def checked_ratio(ratio: float) -> float:
             f"{ratio!r} is no weight ratio: write a positive finite number, or leave it out for the natural ratio."
         )
     return float(ratio)
+
+
+def _named_ratio(name: str, natural_ratio: float, sizes: np.ndarray | None) -> float:
+    """The ratio of a scheme; `sizes` are those of the negative and the positive class, where there are but two."""
+    with suppress(ValueError):
+        return checked_ratio(float(name))
+    if name in (schemes := {"natural": natural_ratio, "unweighted": 1.0, "sqrt": math.sqrt(natural_ratio)}):
+        return schemes[name]
+    scheme, _, given = name.partition(":")
+    with suppress(ValueError):
+        if scheme == "effective" and sizes is not None and 0 <= (beta := float(given)) < 1:
+            # Weights are 1 / effective number, which is (1 - beta^n) / (1 - beta).
+            numbers = -np.expm1(sizes * math.log(beta)) if beta else np.ones(2)
+            return float(numbers[0] / numbers[1])
+    known = ", ".join(schemes) + (" or effective:0.999" if sizes is not None else "")
+    raise InvalidInputError(f"{name!r} is no weight ratio: write a positive finite number, {known}.")
 
 
 def _array(values: Any) -> np.ndarray:

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .metrics import decisions
+
+NUM_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Percentile bootstrap intervals of a sweep's legs: how far other evaluation data of this size would move them.
+
+    They say nothing of another seed's fine-tune, or of data from elsewhere.
+
+    Attributes
+    ----------
+    level : float
+        The share of intervals that hold the true value, 0.95 for example.
+    precision, recall : float array (n_legs, 2)
+        Lower and upper end.
+    resampled_precision, resampled_recall : float array (n_resamples, n_legs)
+        The values themselves; in a row all legs are judged on the same resample.
+    """
+
+    level: float
+    resampled_precision: np.ndarray
+    resampled_recall: np.ndarray
+
+    def of_point(self, leg: int = 0) -> dict[str, list[float]]:
+        """The intervals of one leg, by the names that a `SweepPoint` has for them."""
+        return {"precision_interval": self.precision[leg].tolist(), "recall_interval": self.recall[leg].tolist()}
+
+    @property
+    def precision(self) -> np.ndarray:  # noqa: D102 — among the attributes
+        return interval(self.resampled_precision, self.level)
+
+    @property
+    def recall(self) -> np.ndarray:  # noqa: D102
+        return interval(self.resampled_recall, self.level)
+
+
+def bootstrap(
+    predictions: Sequence[tuple[np.ndarray, np.ndarray]],
+    positive_label: int = 1,
+    level: float = 0.95,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> Intervals:
+    """Bootstrap precision and recall of several legs on the same evaluation set.
+
+    Examples are drawn with replacement, the same for every leg, so that differences between legs have intervals too. Tokens
+    are drawn one by one.
+
+    Parameters
+    ----------
+    predictions : sequence of (logits, labels)
+        One pair for each leg, as `RatioSweep.predictions` returns them.
+    positive_label : int, default 1
+    level : float, default 0.95
+    num_resamples : int, default 1000
+    seed : int, default 0
+
+    Returns
+    -------
+    Intervals
+
+    References
+    ----------
+    Efron, B. and Tibshirani, R. (1993), An Introduction to the Bootstrap, chapter 13.
+    """
+    counts = np.stack([_counts(logits, labels, positive_label) for logits, labels in predictions], axis=1)
+    num_items = len(counts)  # (items, legs, 3, classes)
+    flat = counts.reshape(num_items, -1).astype(np.float32)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, 20_000_000 // num_items)  # bounds the memory
+    sums = np.concatenate(
+        [
+            generator.multinomial(
+                num_items, np.full(num_items, 1 / num_items), min(chunk, num_resamples - start)
+            ).astype(np.float32)
+            @ flat
+            for start in range(0, num_resamples, chunk)
+        ]
+    ).reshape(num_resamples, *counts.shape[1:])
+    # One item more of each kind, drawn like the others: without an error among them a few items would look certain.
+    hit, false, missed = generator.poisson(1, size=(3, num_resamples, 1, counts.shape[-1]))
+    true, predicted, actual = (sums[:, :, i] for i in range(3))
+    true, predicted, actual = true + hit, predicted + hit + false, actual + hit + missed
+    return Intervals(level, _ratio(true, predicted), _ratio(true, actual))
+
+
+def interval(values: np.ndarray, level: float) -> np.ndarray:
+    """Lower and upper end (..., 2) of the central share `level` of resampled values (n_resamples, ...)."""
+    tail = (1 - level) / 2
+    return np.moveaxis(np.quantile(values, [tail, 1 - tail], axis=0), 0, -1)
+
+
+def _counts(logits: np.ndarray, labels: np.ndarray, positive_label: int) -> np.ndarray:
+    """True, predicted and actual positives of every item: (items, 3, 1), or (items, 3, classes) to average over."""
+    if labels.shape == logits.shape:  # an example and its several labels are drawn together
+        counted = labels >= 0
+        predicted, actual = (logits > 0) & counted, (labels == 1) & counted
+        parts = [(predicted & actual).sum(axis=1), predicted.sum(axis=1), actual.sum(axis=1)]
+        return np.stack(parts, axis=1)[:, :, None]
+    decided = decisions(logits, labels, positive_label)
+    classes = [positive_label] if decided["average"] == "binary" else np.unique(labels)
+    predicted, actual = (decided[name][:, None] == classes for name in ("predictions", "references"))
+    return np.stack([predicted & actual, predicted, actual], axis=1)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The mean over the classes of part/whole, 0 where there is nothing, as scikit-learn has it."""
+    return np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=whole > 0).mean(axis=-1)

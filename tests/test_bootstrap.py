@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from weighloss import precision_recall
+from weighloss.bootstrap import bootstrap, interval
+
+
+def leg(generator, size: int, share: float, recall: float, false_alarms: float):
+    labels = (generator.random(size) < share).astype(int)
+    predicted = np.where(labels == 1, generator.random(size) < recall, generator.random(size) < false_alarms)
+    return np.stack([1.0 - predicted, predicted], axis=1), labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize(
+    ("size", "share", "recall", "false_alarms"),
+    [(1000, 0.12, 0.95, 0.01), (500, 0.3, 0.8, 0.1), (1000, 0.12, 0.6, 0.05)],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(level, size, share, recall, false_alarms):
+    generator = np.random.default_rng(0)
+    precision = share * recall / (share * recall + (1 - share) * false_alarms)
+    hits = []
+    for seed in range(700):
+        drawn = leg(generator, size, share, recall, false_alarms)
+        intervals = bootstrap([drawn], level=level, num_resamples=400, seed=seed)
+        (low, high), (lower, upper) = intervals.precision[0], intervals.recall[0]
+        hits.append((low <= precision <= high, lower <= recall <= upper))
+    assert np.abs(np.mean(hits, axis=0) - level).max() < 0.03
+
+
+def test_the_resampled_values_lie_around_the_legs_own_and_tell_legs_apart():
+    generator = np.random.default_rng(1)
+    logits, labels = leg(generator, 2000, 0.2, 0.9, 0.03)
+    found = logits[:, 1] == 1
+    found[np.flatnonzero(found & (labels == 1))[:20]] = False  # the same leg without 20 of its hits
+    legs = [(logits, labels), (np.stack([1.0 - found, found], axis=1), labels)]
+    intervals = bootstrap(legs)
+    for i, (scores, _) in enumerate(legs):
+        own = precision_recall(scores.argmax(-1), labels)
+        assert intervals.precision[i, 0] < own["precision"] < intervals.precision[i, 1]
+        assert intervals.recall[i, 0] < own["recall"] < intervals.recall[i, 1]
+    low, high = interval(intervals.resampled_recall[:, 0] - intervals.resampled_recall[:, 1], 0.95)
+    assert 0 < low < 20 / labels.sum() < high
+    assert high - low < intervals.recall[0, 1] - intervals.recall[0, 0]  # the same resamples for both
+
+
+def test_a_leg_without_an_error_is_not_certain_and_one_that_finds_nothing_has_precision_near_nothing():
+    labels = np.array([1] * 16 + [0] * 84)
+    perfect = np.stack([1.0 - labels, labels], axis=1)
+    nothing = np.stack([np.ones(100), np.zeros(100)], axis=1)
+    intervals = bootstrap([(perfect, labels), (nothing, labels)])
+    assert 0.7 < intervals.precision[0, 0] < 0.97
+    assert intervals.precision[0, 1] == 1
+    assert intervals.recall[1, 0] == 0
+    assert intervals.recall[1, 1] < 0.25
+
+
+@pytest.mark.parametrize("kind", ["three_classes", "several_labels"])
+def test_averages_have_intervals_around_them(kind):
+    generator = np.random.default_rng(2)
+    if kind == "three_classes":
+        labels = generator.integers(0, 3, 600)
+        logits = np.eye(3)[np.where(generator.random(600) < 0.8, labels, generator.integers(0, 3, 600))]
+        own = precision_recall(logits.argmax(-1), labels, average="macro")
+    else:
+        labels = (generator.random((300, 4)) < 0.3).astype(int)
+        logits = np.where(generator.random((300, 4)) < 0.85, labels, 1 - labels) - 0.5
+        own = precision_recall((logits > 0).ravel().astype(int), labels.ravel())
+    intervals = bootstrap([(logits, labels)])
+    for name, ends in (("precision", intervals.precision), ("recall", intervals.recall)):
+        assert ends[0, 0] < own[name] < ends[0, 1]
+        assert ends[0, 1] - ends[0, 0] < 0.15
+
+
+def test_the_same_seed_draws_the_same_intervals():
+    logits, labels = leg(np.random.default_rng(3), 300, 0.2, 0.9, 0.05)
+    once, again, other = (bootstrap([(logits, labels)], seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(once.precision, again.precision)
+    assert not np.array_equal(once.precision, other.precision)

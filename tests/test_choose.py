@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import make_model, parameters
+from test_record import make_point, make_sweep
+from test_where_it_works import ROWS, Mode, weighted_trainer
+from weighloss import InvalidInputError, RatioSweep, RatioSweepCallback
+from weighloss.choose import Requirement
+from weighloss.record import write_predictions
+
+counts = st.tuples(*[st.integers(0, 50)] * 4).filter(lambda counts: counts[0] + counts[2] > 0)
+REQUIREMENTS = ["f1", "f0.5", "f2", "recall>=0.8", "precision>=0.7", "cost fp=1 fn=20", "cost fp=0 fn=1", "break-even"]
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("F1", "f1"),
+        ("f-0.5", "f0.5"),
+        ("recall >= 0.95", "recall>=0.95"),
+        ("Recall>=95%", "recall>=0.95"),
+        ("precision>.9", "precision>=0.9"),
+        ("recall>=0.95 @90%", "recall>=0.95 @90%"),
+        ("cost fp=1, fn=20", "cost fp=1 fn=20"),
+        ("breakeven", "break-even"),
+    ],
+)
+def test_requirements_are_understood_as_they_are_written(written, text):
+    assert Requirement.parse(written).text == text
+    assert Requirement.parse(text) == Requirement.parse(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("recall>=1.5", "write recall>= and a number up to 1"),
+        ("recall>=0", "write recall>= and a number up to 1"),
+        ("recal>=0.9", "write 'recall>=0.9'"),
+        ("prcision 0.8", "write 'precision>=0.8'"),
+        ("f0", "write 'f1'"),
+        ("cost 3", "write 'cost fp=1 fn=20'"),
+        ("cost fp=0 fn=0", "write 'cost fp=1 fn=20'"),
+        ("recall>=0.9 @100%", "between 0 and 100"),
+        ("f1 @90%", "write 'f1'"),
+        ("", "or one of f1"),
+    ],
+)
+def test_what_is_no_requirement_is_refused_with_the_nearest_that_is(written, sentence):
+    with pytest.raises(InvalidInputError, match=r"^[^\n]*$") as caught:
+        Requirement.parse(written)
+    assert sentence in str(caught.value)
+
+
+@given(cases=st.lists(counts, min_size=1, max_size=12), requirement=st.sampled_from(REQUIREMENTS))
+def test_no_other_point_is_better_than_the_one_chosen(cases, requirement):
+    sweep = make_sweep([make_point(2.0**i, *case) for i, case in enumerate(cases)])
+    choice = sweep.choose(requirement)
+    chosen = choice.point
+    if requirement in ("recall>=0.8", "precision>=0.7"):
+        own, other, least = ("recall", "precision", 0.8) if "recall" in requirement else ("precision", "recall", 0.7)
+        meeting = [point for point in sweep.points if getattr(point, own) >= least]
+        assert choice.met == bool(meeting)
+        if meeting:
+            assert getattr(chosen, own) >= least
+            assert getattr(chosen, other) == max(getattr(point, other) for point in meeting)
+        else:
+            assert getattr(chosen, own) == max(getattr(point, own) for point in sweep.points)
+        return
+
+    def value(point):  # independent of the code: from the counts
+        if requirement.startswith("f"):
+            square = float(requirement[1:]) ** 2
+            return (1 + square) * point.tp / max((1 + square) * point.tp + square * point.fn + point.fp, 1)
+        if requirement.startswith("cost"):
+            fp, fn = (1, 20) if "fp=1" in requirement else (0, 1)
+            return -(fp * point.fp + fn * point.fn) / (point.tp + point.fp + point.fn + point.tn)
+        return -abs(point.precision - point.recall) if point.tp else -np.inf
+
+    assert choice.met
+    assert value(chosen) == pytest.approx(max(map(value, sweep.points)), abs=1e-12) or value(chosen) == -np.inf
+
+
+def test_the_choice_says_what_was_chosen_or_what_comes_nearest():
+    sweep = make_sweep([make_point(1, 8, 1, 12, 79), make_point(7, 15, 3, 5, 77), make_point(70, 19, 21, 1, 59)])
+    assert str(sweep.choose("recall>=0.7")) == "recall>=0.7 chooses w_r = 7: precision 0.833, recall 0.750."
+    nearest = "No leg meets recall>=0.99; nearest comes w_r = 70: precision 0.475, recall 0.950."
+    assert str(sweep.choose("recall>=0.99")) == nearest
+    assert str(sweep.choose("cost fp=1 fn=20")).endswith("recall 0.950, cost 0.41 per item.")
+    with pytest.raises(InvalidInputError, match="no finished leg"):
+        make_sweep([]).choose("f1")
+
+
+def test_a_careful_requirement_needs_the_lower_end_of_the_interval(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = (generator.random(300) < 0.2).astype(int)
+    points = []
+    for ratio, found in ((1, 0.9), (10, 0.97)):
+        predicted = np.where(labels == 1, generator.random(300) < found, generator.random(300) < 0.02 * ratio)
+        tp, fp = int((predicted & (labels == 1)).sum()), int((predicted & (labels == 0)).sum())
+        point = make_point(ratio, tp, fp, int(labels.sum()) - tp, int((labels == 0).sum()) - fp)
+        write_predictions(tmp_path / point.predictions, np.stack([1.0 - predicted, predicted], axis=1), labels, {})
+        points.append(point)
+    make_sweep(points).save(tmp_path)
+    sweep = RatioSweep.load(tmp_path)
+    low, high = (sweep.intervals(0.9).recall[i, 0] for i in (0, 1))
+    least = f"recall>={(low + points[0].recall) / 2:.3f}"
+    assert low < points[0].recall
+    assert high > low
+    assert sweep.choose(least).point.ratio == 1
+    assert sweep.choose(f"{least} @90%").point.ratio == 10
+    with pytest.raises(InvalidInputError, match="leave the @ out"):
+        make_sweep(points).choose(f"{least} @90%")
+
+
+@pytest.mark.parametrize("requirement", ["recall>=0.9", "precision>=0.5 @80%", "cost fp=1 fn=3", "break-even", "f2"])
+def test_the_trainer_keeps_the_model_of_the_leg_that_is_chosen(tmp_path, requirement):
+    best = {"load_best_model_at_end": True, "save_strategy": "best", "metric_for_best_model": "f1"}
+    trainer = weighted_trainer(Mode(), tmp_path / "sweep", learning_rate=0.5, **best)
+    callback = RatioSweepCallback(ratios=[0.3, 3, 6, 40], choose=requirement)
+    trainer.add_callback(callback)
+    trainer.train()
+    choice = callback.sweep.choose(requirement)
+    assert callback.sweep.kept_point == choice.point
+    assert trainer.args.weight_ratio == choice.point.ratio
+    assert trainer.args.metric_for_best_model == "f1"
+    saved = RatioSweep.load(tmp_path / "sweep")
+    assert saved.requirement == choice.requirement.text == trainer.model.config.requirement
+    assert saved.kept_because == (
+        f"chosen for {saved.requirement}" if choice.met else f"nearest to {saved.requirement}, which no leg meets"
+    )
+    alone = weighted_trainer(Mode(), tmp_path, learning_rate=0.5, weight_ratio=choice.point.ratio)
+    alone.train()
+    assert (parameters(alone.model) == parameters(trainer.model)).all()
+
+
+def test_choosing_without_keeping_and_what_is_no_requirement_are_refused_before_any_training(tmp_path):
+    for config, requirement, sentence in (
+        ({}, "f1", "set load_best_model_at_end=True"),
+        ({"load_best_model_at_end": True, "save_strategy": "best"}, "f", "no requirement"),
+    ):
+        trainer = weighted_trainer(Mode(model=make_model), tmp_path, **config)
+        trainer.add_callback(RatioSweepCallback(ratios=[1, 2], choose=requirement))
+        with pytest.raises(InvalidInputError, match=sentence):
+            trainer.train()
+        assert trainer.state.global_step == 0
+    assert len(ROWS) == 96
