@@ -1,4 +1,5 @@
 import re
+import shlex
 import subprocess
 import sys
 
@@ -52,7 +53,7 @@ def test_every_script_command_runs(run_script, spam_file, small_model, tmp_path,
     for command in scripts:
         if "hub_model_id" in command:
             continue
-        script, *flags = command.removeprefix("python scripts/").split()
+        script, *flags = shlex.split(command.removeprefix("python scripts/"))
         small = ["--model_name_or_path", small_model, "--max_train_samples", 64] if "plot" not in script else []
         printed = run_script(script, *flags, *small)
         assert ("On the evaluation data" if script == "train.py" else "x natural") in printed, printed
