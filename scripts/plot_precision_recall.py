@@ -49,6 +49,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if choice:
         print(choice)
+        print(report.worth(sweep, plot_args.choose))
     print(report.table(sweep), f"Charts are in {output_dir}.", sep="\n")
 
 

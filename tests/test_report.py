@@ -12,14 +12,14 @@ from weighloss.record import write_predictions
 def test_the_table_has_every_ratio_and_marks_natural_break_even_and_best():
     sweep = make_sweep([*ARTICLE, make_point(1.0, 9, 2, 11, 78)])
     header, *rows = report.table(sweep).split("\n")
-    assert header.split() == ["w_r", "x", "natural", "precision", "recall", "F1", "TP", "FP", "FN", "TN"]
+    assert header.split() == ["w_r", "x", "natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN"]
     assert len(rows) == 7
     marked = {row.split()[0]: row for row in rows}
     assert marked["0.07"].endswith("nothing predicted positive")
     assert marked["1"].endswith("unweighted")
     assert "natural" in marked["7"]
     assert marked["7"].endswith("best F1")
-    assert marked["7"].split()[:9] == ["7", "1", "0.833", "0.750", "0.789", "15", "3", "5", "77"]
+    assert marked["7"].split()[:10] == ["7", "1", "0.125", "0.833", "0.750", "0.789", "15", "3", "5", "77"]
     assert [row for row in rows if "break-even" in row] == [marked[f"{sweep.break_even():.4g}"]]
     assert [float(row.split()[0]) for row in rows] == sorted(float(row.split()[0]) for row in rows)
 

@@ -12,7 +12,7 @@ from .record import RatioSweep
 from .report import rows, sentence
 from .weights import ClassWeights
 
-_METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "accuracy": "Accuracy"}
+_METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1"}  # accuracy would flatter on skewed data
 _TAGS = ["weighted-loss", "imbalanced-classification"]
 # What the Trainer's card leaves to be filled in.
 _GAP = re.compile(r"\n## [^\n]+\n\nMore information needed\n")
@@ -31,8 +31,8 @@ def complete_card(
     class_weights: ClassWeights,
     label_names: Sequence[str],
     because: str,
-    evaluation: Mapping[str, float] | None = None,
-    test: Mapping[str, float] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    test: Mapping[str, Any] | None = None,
     sweep: RatioSweep | None = None,
     chart: str | None = None,
     dataset: str | None = None,
@@ -53,9 +53,10 @@ def complete_card(
     label_names : sequence of str
         Names of the classes, by id.
     because : str
-        Why this ratio, as in "best f1 of the sweep".
-    evaluation, test : mapping of str to float, optional
-        `precision`, `recall`, `f1` and `accuracy` on the data that the ratio was chosen on, and on data that no choice saw.
+        Why this ratio, as in "the best F1 of the sweep".
+    evaluation, test : mapping, optional
+        `precision`, `recall` and `f1`, perhaps with `precision_interval` and `recall_interval`, on the data that the ratio
+        was chosen on, and on data that no choice saw.
     sweep : RatioSweep, optional
         The sweep that the ratio comes from.
     chart : str, optional
@@ -168,7 +169,7 @@ def _weighting(class_weights: ClassWeights, label_names: Sequence[str], because:
 
 
 def _figures(
-    figures: Mapping[str, Mapping[str, float] | None], class_weights: ClassWeights, names: Sequence[str], swept: bool
+    figures: Mapping[str, Mapping[str, Any] | None], class_weights: ClassWeights, names: Sequence[str], swept: bool
 ) -> str:
     on = {
         "validation": "evaluation data" + (", on which the ratio was chosen" if swept else ""),
@@ -181,18 +182,27 @@ def _figures(
     else:
         of = f"those of **{escaped(names[class_weights.positive_label])}**"
     body = [
-        [on[split], *(f"{found[metric]:.3f}" if metric in found else "-" for metric in _METRICS)]
+        [on[split], *(_figure(found, metric) for metric in _METRICS)]
         for split, found in figures.items()
         if found is not None and found.keys() & _METRICS.keys()
     ]
     if not body:
         return "\n## Results\n\nNo figures of precision and recall are known.\n"
-    table = _table(["", *_METRICS.values()], body, "lrrrr")
-    return f"\n## Results\n\nPrecision and recall are {of}.\n\n{table}\n"
+    sure = any(found and found.get("precision_interval") for found in figures.values())
+    intervals = ", with 95% bootstrap intervals of the evaluation data" if sure else ""
+    table = _table(["", *_METRICS.values()], body, "lrrr")
+    return f"\n## Results\n\nPrecision and recall are {of}{intervals}.\n\n{table}\n"
+
+
+def _figure(found: Mapping[str, Any], metric: str) -> str:
+    if metric not in found:
+        return "-"
+    ends = found.get(f"{metric}_interval")
+    return f"{found[metric]:.3f}" + (" ({:.3f} to {:.3f})".format(*ends) if ends else "")
 
 
 def _sweep(sweep: RatioSweep, chart: str | None) -> str:
-    header = ["w_r", "x natural", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
+    header = ["w_r", "x natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
     image = f"![Precision and recall against the weight ratio]({chart})\n\n" if chart else ""
     kept = sweep.kept_point
     means = f"; means over the seeds, of which the model has {kept.seed}" if len(sweep.seeds) > 1 and kept else ""
@@ -201,7 +211,7 @@ def _sweep(sweep: RatioSweep, chart: str | None) -> str:
         f"One fine-tune of {sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} at each ratio, seed "
         f"{', '.join(map(str, sweep.seeds))}, evaluated on {sweep.num_eval:,} examples{means}.\n\n"
     )
-    text += _table(header, rows(sweep), "r" * 9 + "l") + "\n"
+    text += _table(header, rows(sweep), "r" * 10 + "l") + "\n"
     if kept is not None:
         text += f"\n{escaped(sentence(sweep, kept.ratio))}\n"
     return text

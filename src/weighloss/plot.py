@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from sklearn.metrics import precision_recall_curve
 
-from .labels import IGNORE_INDEX
-from .record import RatioSweep, SweepPoint
+from .record import RatioSweep
+from .report import worth
 
 _STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
 _GREY = "0.35"
@@ -59,7 +59,7 @@ def plot_sweep(
     with matplotlib.style.context(_STYLE):
         figures = {
             "precision_recall": _ratio_chart(sweep, other_metrics or {}, requirement or sweep.requirement, marks),
-            "precision_recall_plane": _plane_chart(sweep),
+            "precision_recall_plane": _plane_chart(sweep, requirement or sweep.requirement),
         }
         if output_dir is not None:
             folder = Path(output_dir)
@@ -140,16 +140,16 @@ def _ratio_chart(
     return figure
 
 
-def _plane_chart(sweep: RatioSweep) -> Figure:
+def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
     curve = sweep.curve("precision", "recall")
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
 
     unweighted = [point for point in sweep.points if point.ratio == 1]
-    there = [point for point in unweighted if sweep.folder and (sweep.folder / point.predictions).exists()]
+    there = [point for point in unweighted if sweep.has_predictions(point)]
     if sweep.average != "macro" and there:
         for point in there:
-            precision, recall, _ = precision_recall_curve(*_positives_and_scores(sweep, point))
+            precision, recall, _ = precision_recall_curve(*sweep.positives_and_scores(point))
             label = "moving the threshold of the unweighted model" if point is there[0] else None
             axes.plot(recall[:-1], precision[:-1], color=_GREY, linewidth=1, label=label)
     else:
@@ -187,7 +187,7 @@ def _plane_chart(sweep: RatioSweep) -> Figure:
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")
-    _footnote(figure, sweep)
+    _footnote(figure, sweep, below=worth(sweep, requirement).partition("\n")[0])
     return figure
 
 
@@ -205,14 +205,6 @@ def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
         if None not in values:
             ends[name.removesuffix("_interval")] = np.array(values)
     return ends
-
-
-def _positives_and_scores(sweep: RatioSweep, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
-    logits, labels = sweep.predictions(point)
-    if sweep.average == "micro":
-        counted = labels != IGNORE_INDEX
-        return labels[counted], logits[counted]
-    return labels == sweep.positive_label, logits[:, sweep.positive_label] - logits[:, 1 - sweep.positive_label]
 
 
 def _log_axis(axes: Any, sweep: RatioSweep) -> None:
@@ -241,7 +233,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")  # else matplotlib reads a formula
 
 
-def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False) -> None:
+def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False, below: str = "") -> None:
     seeds = (
         f"mean of {len(sweep.seeds)} seeds, bands from lowest to highest"
         if len(sweep.seeds) > 1
@@ -257,5 +249,6 @@ def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False) -> None:
         examples += f" with {sweep.num_items:,} {sweep.unit}"
     if sweep.average != "macro":
         examples += f" ({sweep.points[0].tp + sweep.points[0].fn:,} positive)"
-    text = textwrap.fill(f"{examples}; {epochs}; {seeds}{unfinished}", width=int(16 * figure.get_figwidth()))
-    figure.supxlabel(text, fontsize=8, color=_GREY)
+    width = int(16 * figure.get_figwidth())
+    lines = [f"{examples}; {epochs}; {seeds}{unfinished}", *([below] if below else [])]
+    figure.supxlabel("\n".join(_plain(textwrap.fill(line, width)) for line in lines), fontsize=8, color=_GREY)

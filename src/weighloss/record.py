@@ -17,6 +17,7 @@ from huggingface_hub import snapshot_download
 from .bootstrap import Intervals, bootstrap, interval
 from .choose import Choice, Requirement
 from .errors import InvalidInputError, reason
+from .labels import IGNORE_INDEX
 from .weights import ClassWeights
 
 SWEEP_FILE = "sweep.json"
@@ -68,12 +69,11 @@ class SweepPoint:
     recall_interval: list[float] | None = None
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """Precision, recall, F1 and the losses, as an evaluation reports them."""
-        return {name: getattr(self, name) for name in ("precision", "recall", "f1")} | {
-            "loss": self.eval_loss,
-            "plain_loss": self.eval_plain_loss,
-        }
+    def metrics(self) -> dict[str, Any]:
+        """Precision, recall, F1 and the losses, as an evaluation reports them, and the intervals."""
+        names = ("precision", "recall", "f1", "precision_interval", "recall_interval")
+        losses = {"loss": self.eval_loss, "plain_loss": self.eval_plain_loss}
+        return {name: getattr(self, name) for name in names} | losses
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,22 @@ class RatioSweep:
         _replace(
             folder / SWEEP_FILE, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         )
+
+    def has_predictions(self, point: SweepPoint) -> bool:
+        """Whether the predictions of a point are on disk, as they are not after a push without them."""
+        return self.folder is not None and (self.folder / point.predictions).exists()
+
+    def positives_and_scores(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
+        """Whether an item is positive, and the log odds that the leg gives it: bool and float arrays (n_items,).
+
+        Of several labels per example every one is an item. There are none for averages over classes.
+        """
+        logits, labels = self.predictions(point)
+        if self.average == "micro":
+            counted = labels != IGNORE_INDEX
+            return labels[counted] == 1, logits[counted]
+        positive = self.positive_label
+        return labels == positive, logits[:, positive] - logits[:, 1 - positive]
 
     def with_point(self, point: SweepPoint) -> RatioSweep:
         """The sweep with one more finished leg."""
@@ -319,8 +335,7 @@ class RatioSweep:
         InvalidInputError
             When a file with predictions is damaged.
         """
-        folder = self.folder
-        if folder is None or not all((folder / point.predictions).exists() for point in self.points):
+        if not all(map(self.has_predictions, self.points)):
             return None
         return bootstrap([self.predictions(point) for point in self.points], self.positive_label, level)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -7,11 +8,14 @@ from typing import Any
 
 import evaluate
 import numpy as np
+from scipy.special import expit
 
 from .bootstrap import bootstrap
+from .calibration import brier_score, expected_calibration_error
 from .errors import InvalidInputError
 from .metrics import PrecisionRecall, decisions
-from .record import MEASURED, RatioSweep
+from .record import MEASURED, RatioSweep, SweepPoint
+from .threshold import ThresholdPoint, UnweightedThresholds
 from .weights import ClassWeights
 
 
@@ -32,7 +36,7 @@ def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
 
 
 def summary(sweep: RatioSweep) -> str:
-    """What the natural and the best ratio mean, in plain words, and where precision equals recall."""
+    """What the natural and the best ratio mean, in plain words, the break-even, and what reweighting buys."""
     break_even = sweep.break_even()
     lines = [
         f"Natural ratio. {sentence(sweep, ratio)}"
@@ -51,12 +55,14 @@ def summary(sweep: RatioSweep) -> str:
         ends = sweep.break_even_interval()
         sure = "" if ends is None else f" (95% interval {ends[0]:.3g} to {ends[1]:.3g})"
         lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}{sure}.")
+    lines += worth(sweep, sweep.requirement).splitlines()
     return "\n".join(lines)
 
 
 def table(sweep: RatioSweep) -> str:
     """The sweep as a table, one row per ratio: w_r, its multiple of the natural ratio, precision, recall, F1, TP FP FN TN.
 
+    1/(1 + w_r) is the threshold on the unweighted model's probability that would do the same in theory (Elkan 2001).
     The natural ratio, the best and that of the model which was kept are marked; the break-even, interpolated, has a row of
     its own. Means over the seeds.
 
@@ -68,15 +74,15 @@ def table(sweep: RatioSweep) -> str:
     -------
     str, one line per row.
     """
-    header = ["w_r", "x natural", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
+    header = ["w_r", "x natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
     cells = rows(sweep)
-    width = max(9, *(len(row[2]) for row in cells))
-    line = f"{{:>9}} {{:>9}}  {{:>{width}}} {{:>{width}}} {{:>6}}  {{:>6}} {{:>6}} {{:>6}} {{:>6}}  {{}}"
+    width = max(9, *(len(row[3]) for row in cells))
+    line = f"{{:>9}} {{:>9}} {{:>9}}  {{:>{width}}} {{:>{width}}} {{:>6}}  {{:>6}} {{:>6}} {{:>6}} {{:>6}}  {{}}"
     return "\n".join(line.format(*row).rstrip() for row in (header, *cells))
 
 
 def rows(sweep: RatioSweep) -> list[list[str]]:
-    """The cells of `table`: nine numbers and what is worth a mark.
+    """The cells of `table`: ten numbers and what is worth a mark.
 
     Precision and recall have their 95% bootstrap intervals where there is one seed.
     """
@@ -104,7 +110,8 @@ def rows(sweep: RatioSweep) -> list[list[str]]:
         cells[ratio] = [*scores, *counts, ", ".join(mark for mark, holds in marks.items() if holds)]
     if break_even is not None and break_even not in cells:
         cells[break_even] = [f"{sweep.at(break_even, 'precision'):.3f}"] * 3 + [""] * 4 + ["break-even (interpolated)"]
-    return [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", *cells[r]] for r in sorted(cells)]
+    thresholds = {r: f"{1 / (1 + r):.3g}" if sweep.average == "binary" else "" for r in cells}
+    return [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", thresholds[r], *cells[r]] for r in sorted(cells)]
 
 
 def sentence(sweep: RatioSweep, ratio: float) -> str:
@@ -133,6 +140,57 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     if sweep.predicts_no_positive(ratio):
         flagged = f"nothing is flagged as {sweep.positive_name}" if sweep.average == "binary" else "no label is given"
     return f"At w_r = {ratio:.4g}: {flagged}; {found}."
+
+
+def worth(sweep: RatioSweep, requirement: str | None = None) -> str:
+    """What reweighting buys over moving the threshold of the unweighted model, and what it does to the probabilities.
+
+    Parameters
+    ----------
+    sweep : RatioSweep
+    requirement : str, optional
+        Where they are compared: see `RatioSweep.choose`; `f1` when None.
+
+    Returns
+    -------
+    str
+        Two lines; one for several labels per example, each of which has its own weights; empty where there is no such
+        comparison: without a leg at w_r = 1, its predictions, and one class or label to look for.
+    """
+    unweighted = [point for point in sweep.points if point.ratio == 1]
+    choice = sweep.choose(requirement or "f1")
+    if (
+        sweep.average == "macro"
+        or not unweighted
+        or not all(map(sweep.has_predictions, (unweighted[0], choice.point)))
+    ):
+        return ""
+    thresholds, ratio = UnweightedThresholds(sweep), choice.point.ratio
+    moved, equivalent = thresholds.best(choice.requirement), thresholds.at(1 / (1 + ratio))
+    line = (
+        f"At {choice.requirement.text} reweighting (w_r = {ratio:.4g}) gives {_precision_and_recall(choice.point)}; moving "
+        f"the threshold of the unweighted model to {moved.threshold:.3g} gives {_precision_and_recall(moved)}, and to "
+        f"1/(1 + w_r) = {equivalent.threshold:.3g}, which would do the same in theory (Elkan 2001), "
+        f"{_precision_and_recall(equivalent)}."
+    )
+    return line if sweep.average == "micro" else f"{line}\n{_calibration(sweep, choice.point)}"
+
+
+def _precision_and_recall(point: SweepPoint | ThresholdPoint) -> str:
+    parts = (("precision", point.precision, point.precision_interval), ("recall", point.recall, point.recall_interval))
+    return ", ".join(
+        f"{name} {value:.3f}" + (" ({:.3f} to {:.3f})".format(*ends) if ends else "") for name, value, ends in parts
+    )
+
+
+def _calibration(sweep: RatioSweep, point: SweepPoint) -> str:
+    positives, scores = sweep.positives_and_scores(point)
+    errors = []
+    for shift in (0, math.log(point.ratio)):
+        probabilities = expit(scores - shift)
+        brier, gap = brier_score(probabilities, positives), expected_calibration_error(probabilities, positives)
+        errors.append(f"Brier score {brier:.4f}, expected calibration error {gap:.4f}")
+    return f"Its probabilities have {errors[0]}; without the weighting (logits - log w) {errors[1]}."
 
 
 def recomputed(sweep: RatioSweep) -> RatioSweep:

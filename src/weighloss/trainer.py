@@ -221,7 +221,7 @@ class WeightedLossTrainer(HubTrainer):
         """What the model card says of the weighting: arguments of `complete_card`."""
         ran = [driver.sweep for driver in self.drivers() if driver.sweep is not None]
         sweep = next((sweep for sweep in ran if sweep.kept_point is not None), None)
-        evaluation: dict[str, float] | None = None
+        evaluation: dict[str, Any] | None = None
         if sweep is not None and sweep.kept_point is not None:
             evaluation = sweep.kept_point.metrics
         elif not ran:  # after an interrupted sweep what was evaluated is not the model that the trainer holds

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+
+from .bootstrap import bootstrap
+from .choose import Requirement
+
+if TYPE_CHECKING:
+    from .record import RatioSweep
+
+
+@dataclass(frozen=True)
+class ThresholdPoint:
+    """What the unweighted model comes to when it predicts the positive label from another probability on than 1/2.
+
+    Attributes
+    ----------
+    threshold : float
+        Least probability of the positive label that is predicted positive.
+    tp, fp, fn, tn : int
+    precision, recall, f1 : float
+    precision_interval, recall_interval : list of two floats
+        95% bootstrap intervals.
+    """
+
+    threshold: float
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    precision: float
+    recall: float
+    f1: float
+    precision_interval: list[float]
+    recall_interval: list[float]
+
+
+class UnweightedThresholds:
+    """The unweighted leg of a sweep at every threshold: what there is without any reweighting.
+
+    Parameters
+    ----------
+    sweep : RatioSweep
+        With a leg at w_r = 1 whose predictions are on disk; not one that averages over classes.
+    """
+
+    def __init__(self, sweep: RatioSweep) -> None:
+        point = next(point for point in sweep.points if point.ratio == 1)
+        positives, self._scores = sweep.positives_and_scores(point)
+        self._positives = positives.astype(bool)
+        order = np.argsort(-self._scores, kind="stable")
+        last = np.append(np.diff(self._scores[order]) != 0, True)  # of the items with the same score
+        self._cuts = self._scores[order][last]
+        self._tp = np.cumsum(self._positives[order])[last]
+        self._predicted = np.flatnonzero(last) + 1
+
+    def best(self, requirement: Requirement) -> ThresholdPoint:
+        """The threshold that a requirement chooses, as it chooses among the ratios; its `confidence` is left aside."""
+        scores = [
+            requirement.score(_Confusion(int(tp), int(predicted), int(self._positives.sum()), len(self._scores)))
+            for tp, predicted in zip(self._tp, self._predicted, strict=True)
+        ]
+        return self._at_score(float(self._cuts[int(np.argmax(scores))]))
+
+    def at(self, threshold: float) -> ThresholdPoint:
+        """The unweighted model at a threshold on its probability, between 0 and 1."""
+        return self._at_score(float(np.log(threshold) - np.log1p(-threshold)))
+
+    def _at_score(self, score: float) -> ThresholdPoint:
+        predicted = self._scores >= score
+        found = _Confusion(
+            int((predicted & self._positives).sum()), int(predicted.sum()), int(self._positives.sum()), len(predicted)
+        )
+        logits = np.stack([np.where(predicted, 0.0, 1.0), np.where(predicted, 1.0, 0.0)], axis=1)
+        intervals = bootstrap([(logits, self._positives.astype(np.int64))]).of_point()
+        return ThresholdPoint(threshold=float(expit(score)), **vars(found), **intervals)  # type: ignore[arg-type]
+
+
+class _Confusion:
+    def __init__(self, tp: int, predicted: int, actual: int, total: int) -> None:
+        self.tp, self.fp, self.fn = tp, predicted - tp, actual - tp
+        self.tn = total - predicted - self.fn
+        self.precision = tp / predicted if predicted else 0.0
+        self.recall = tp / actual if actual else 0.0
+        self.f1 = 2 * tp / (predicted + actual) if predicted + actual else 0.0
