@@ -8,7 +8,7 @@ python scripts/sweep.py --help                            # every other flag
 
 from dataclasses import dataclass, field
 
-from weighloss import RatioSweepCallback, WeightedLossConfig, report
+from weighloss import RatioSearch, RatioSweepCallback, WeightedLossConfig, report
 from weighloss.data import DataArguments
 from weighloss.model import ModelArguments
 from weighloss.script import finish, make_trainer, run
@@ -35,6 +35,14 @@ class SweepArguments:
             "fp=1 fn=20' or break-even. Default: --metric_for_best_model."
         },
     )
+    search: str | None = field(
+        default=None,
+        metadata={
+            "help": "Requirement to search ratios for instead of a grid; the model that it chooses is kept unless --choose "
+            "names another one."
+        },
+    )
+    max_legs: int = field(default=6, metadata={"help": "Fine-tunes that --search may take."})
     push_predictions: bool = field(
         default=False, metadata={"help": "With --push_to_hub, push the evaluation set's logits and labels too."}
     )
@@ -43,21 +51,23 @@ class SweepArguments:
 def sweep(
     model_args: ModelArguments, data_args: DataArguments, sweep_args: SweepArguments, args: WeightedLossConfig
 ) -> None:
+    search = RatioSearch(sweep_args.search, sweep_args.max_legs) if sweep_args.search else None
+    requirement = sweep_args.choose or sweep_args.search
     callback = RatioSweepCallback(
-        ratios=sweep_args.ratios,
+        ratios=search or sweep_args.ratios,
         seeds=sweep_args.seeds,
         epochs_per_ratio=sweep_args.epochs_per_ratio,
         num_ratios=sweep_args.num_ratios,
         ratio_span=sweep_args.ratio_span,
         dataset_name=data_args.name,
-        choose=sweep_args.choose,
+        choose=requirement,
     )
     trainer, test = make_trainer(model_args, data_args, args, [callback])
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.is_world_process_zero():
         print(report.table(callback.sweep), "", report.summary(callback.sweep), sep="\n")
-        if sweep_args.choose:
-            print(callback.sweep.choose(sweep_args.choose))
+        if requirement:
+            print(callback.sweep.choose(requirement))
         print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
     finish(trainer, data_args, test, sweep_args.push_predictions)
 

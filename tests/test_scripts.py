@@ -138,8 +138,8 @@ def test_charts_are_redrawn_from_the_predictions_with_other_metrics(run_script, 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (["--ratios", "0"], "error: 0.0 is no weight ratio"),
-        (["--ratios", "nan"], "error: nan is no weight ratio"),
+        (["--ratios", "0"], "error: '0' is no weight ratio"),
+        (["--ratios", "nan"], "error: 'nan' is no weight ratio"),
         (
             ["--positive_label", "spma"],
             "error: positive_label names 'spma', which is not a class: the classes are 'ham', 'spam'",

@@ -7,6 +7,7 @@ from .losses import calibrated_logits, weighted_binary_cross_entropy, weighted_c
 from .metrics import PrecisionRecall, classification_metrics, precision_recall
 from .plot import plot_sweep
 from .record import RatioSweep, SweepPoint
+from .search import RatioSearch
 from .sweep import RatioSweepCallback
 from .trainer import WeightedLossTrainer
 from .weights import ClassWeights, ratio_grid
@@ -16,6 +17,7 @@ __all__ = [
     "InvalidInputError",
     "PrecisionRecall",
     "PushError",
+    "RatioSearch",
     "RatioSweep",
     "RatioSweepCallback",
     "SweepPoint",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .errors import InvalidInputError
 from .record import SWEEP_FILE
+from .search import RatioSearch
 
 if TYPE_CHECKING:
     from .sweep import RatioSweepCallback
@@ -80,6 +81,10 @@ def check_sweep(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> N
         (
             not isinstance(callback.epochs_per_ratio, int) or callback.epochs_per_ratio < 1,
             f"epochs_per_ratio={callback.epochs_per_ratio!r} makes no leg: write a whole number from 1.",
+        ),
+        (
+            isinstance(callback.ratios, RatioSearch) and callback.seeds is not None and len(list(callback.seeds)) > 1,
+            "a search is for one seed, since each would find ratios of its own: give one, or a list of ratios.",
         ),
         (args.max_steps > 0, f"max_steps={args.max_steps} would cut the sweep: set epochs_per_ratio instead."),
         (

@@ -21,6 +21,7 @@ from .metrics import logits_and_labels
 from .plot import plot_sweep
 from .record import MEASURED, PREDICTIONS_FOLDER, RatioSweep, SweepPoint, write_predictions
 from .rewind import FreshState, sampler_of
+from .search import RatioSearch
 from .trainer import TrainingDriver, WeightedLossTrainer
 from .weights import ratio_grid, unique_ratios
 
@@ -45,9 +46,9 @@ class RatioSweepCallback(TrainingDriver):
 
     Parameters
     ----------
-    ratios : sequence of float or str, optional
+    ratios : sequence of float or str, or RatioSearch, optional
         The ratios to sweep over, numbers or names (see `ClassWeights.from_counts`); `ratio_grid(natural_ratio,
-        num_ratios, ratio_span)` when None.
+        num_ratios, ratio_span)` when None. A `RatioSearch` chooses them one after the other, for one seed.
     seeds : sequence of int, optional
         One fine-tune per ratio with each; `[args.seed]` when None. A seed decides data order and dropout, and, for a
         trainer with `model_init`, the initial weights of the head.
@@ -77,7 +78,7 @@ class RatioSweepCallback(TrainingDriver):
 
     def __init__(
         self,
-        ratios: Sequence[float | str] | None = None,
+        ratios: Sequence[float | str] | RatioSearch | None = None,
         seeds: Sequence[int] | None = None,
         epochs_per_ratio: int = 1,
         num_ratios: int = 13,
@@ -105,6 +106,8 @@ class RatioSweepCallback(TrainingDriver):
         self._requirement = None if self.choose is None else Requirement.parse(self.choose)
         self.sweep = self._empty_sweep(trainer)
         self._legs = [(ratio, seed) for seed in self.sweep.seeds for ratio in self.sweep.ratios]
+        self._planned = self.sweep.ratios  # a search adds to them
+        self._num_legs = self.ratios.max_legs if isinstance(self.ratios, RatioSearch) else len(self._legs)
         self._fresh = FreshState(trainer)
         self._folder = _made_folder(args.output_dir if self.output_dir is None else self.output_dir)
         self.sweep = replace(self.sweep, folder=self._folder)
@@ -116,7 +119,7 @@ class RatioSweepCallback(TrainingDriver):
             for name in ("num_train_epochs", "eval_strategy", "hub_strategy", "seed", "weight_ratio", *_BEST)
         }
         compute_metrics = trainer.compute_metrics
-        args.num_train_epochs = len(self._legs) * self.epochs_per_ratio
+        args.num_train_epochs = self._num_legs * self.epochs_per_ratio
         args.eval_strategy = IntervalStrategy.NO  # this callback asks for the evaluations
         args.hub_strategy = HubStrategy.END  # the ratio that is kept is known at the end
         if self._requirement is not None:
@@ -144,7 +147,7 @@ class RatioSweepCallback(TrainingDriver):
 
     def schedule_steps(self, num_training_steps: int) -> int:
         """Every leg has a schedule of its own."""
-        self._steps_per_leg = num_training_steps // len(self._legs)
+        self._steps_per_leg = num_training_steps // self._num_legs
         return self._steps_per_leg
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -158,7 +161,8 @@ class RatioSweepCallback(TrainingDriver):
                 "a sweep does not resume from a checkpoint: leave resume_from_checkpoint out, and give the ratios that "
                 "are missing and another output folder."
             )
-        self.sweep = replace(self.sweep, points=())
+        self._legs = [(ratio, seed) for ratio, seed in self._legs if ratio in self._planned]
+        self.sweep = replace(self.sweep, points=(), ratios=self._planned)
         self._fresh.keep_optimization()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
@@ -212,6 +216,13 @@ class RatioSweepCallback(TrainingDriver):
             write_predictions(self._folder / file, logits, labels, {"weight_ratio": ratio, "seed": seed})
             self.sweep.save(self._folder)
         del self._prediction
+        if isinstance(self.ratios, RatioSearch):
+            following = self.ratios.next_ratio(self.sweep.points, self.sweep.natural_ratio)
+            if following is None:
+                control.should_training_stop = True
+            else:
+                self._legs.append((following, seed))
+                self.sweep = replace(self.sweep, ratios=sorted([*self.sweep.ratios, following]))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let the arguments say which leg's model the trainer holds."""
@@ -273,7 +284,9 @@ class RatioSweepCallback(TrainingDriver):
 
     def _empty_sweep(self, trainer: WeightedLossTrainer) -> RatioSweep:
         natural = trainer.weights_at(None)
-        if self.ratios is None:
+        if isinstance(self.ratios, RatioSearch):
+            ratios = [cast(float, self.ratios.next_ratio((), natural.natural_ratio))]
+        elif self.ratios is None:
             ratios = ratio_grid(natural.natural_ratio, self.num_ratios, self.ratio_span)
         else:
             given = _as_list("ratios", self.ratios)

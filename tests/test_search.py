@@ -1,0 +1,136 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from test_where_it_works import ROWS, Mode, weighted_trainer
+from weighloss import InvalidInputError, RatioSearch, RatioSweep, RatioSweepCallback
+from weighloss.choose import Requirement
+
+SHARE = 1.3  # of the ratio, within which it is found
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+class Curves:
+    """Recall that rises with log w_r and precision that falls, from different floors to different ceilings."""
+
+    def __init__(self, generator: np.random.Generator, noise: float) -> None:
+        self.generator, self.noise = generator, noise
+        self.natural_ratio = math.exp(generator.uniform(0.5, 4))
+        self.rise, self.fall = generator.uniform(0.25, 1.5, 2)
+        self.recall_at, self.precision_at = generator.uniform(-1, 2.5, 2)
+        self.floor, self.ceiling = generator.uniform(0, 0.3), generator.uniform(0.97, 1)
+
+    def true(self, log_ratio: float, noise: float = 0.0) -> tuple[float, float]:
+        x = log_ratio - math.log(self.natural_ratio)
+        recall = logistic(self.recall_at + self.rise * x + noise * self.generator.normal())
+        precision = logistic(self.precision_at - self.fall * x + noise * self.generator.normal())
+        return self.ceiling * precision, self.floor + (self.ceiling - self.floor) * recall
+
+    def point(self, ratio: float) -> SimpleNamespace:
+        precision, recall = self.true(math.log(ratio), self.noise)
+        f1 = 2 * precision * recall / (precision + recall)
+        return SimpleNamespace(ratio=ratio, precision=precision, recall=recall, f1=f1, tp=1)
+
+
+def run(search: RatioSearch, curves: Curves) -> list[SimpleNamespace]:
+    points: list[SimpleNamespace] = []
+    while (ratio := search.next_ratio(points, curves.natural_ratio)) is not None:
+        points.append(curves.point(ratio))
+    return points
+
+
+@pytest.mark.parametrize("kind", ["recall", "precision", "break-even"])
+def test_within_six_legs_the_ratio_is_found_to_a_factor_in_95_of_100_cases(kind):
+    found = []
+    for case in range(500):
+        generator = np.random.default_rng(case)
+        curves = Curves(generator, noise=0.03)
+        least = round(generator.uniform(0.55, 0.95), 3)
+        requirement = kind if kind == "break-even" else f"{kind}>={least}"
+        points = run(RatioSearch(requirement), curves)
+        assert len(points) <= 6
+        best = max(points, key=Requirement.parse(requirement).score)
+        around = [math.log(best.ratio) + step for step in np.linspace(-1, 1, 41) * math.log(SHARE)]
+        values = [curves.true(at) for at in around]  # what the truth is within the factor
+        if kind == "break-even":
+            gaps = [recall - precision for precision, recall in values]
+            found.append(min(gaps) <= 0.01 and max(gaps) >= -0.01)
+        else:
+            own = [recall if kind == "recall" else precision for precision, recall in values]
+            found.append(min(own) <= least + 0.01 and max(own) >= least)
+    assert np.mean(found) >= 0.95
+
+
+@pytest.mark.parametrize("requirement", ["f1", "cost fp=1 fn=5"])
+def test_a_maximum_is_closed_in_on(requirement):
+    lost = []
+    for case in range(200):
+        curves = Curves(np.random.default_rng(case), noise=0.0)
+        score = Requirement.parse(requirement).score
+
+        def point(ratio, curves=curves):
+            found = curves.point(ratio)
+            tp = 100 * found.recall
+            counts = {"tp": tp, "fn": 100 - tp, "fp": tp / found.precision - tp, "tn": 1000}
+            return SimpleNamespace(**vars(found) | counts)
+
+        points = []
+        while (ratio := RatioSearch(requirement, 8).next_ratio(points, curves.natural_ratio)) is not None:
+            points.append(point(ratio))
+        assert len(points) <= 8
+        reach = np.geomspace(min(p.ratio for p in points), max(p.ratio for p in points), 400)
+        lost.append(max(score(point(ratio)) for ratio in reach) - max(map(score, points)))
+    assert np.quantile(lost, 0.9) < 0.02
+
+
+def test_what_no_ratio_has_is_given_up_at_the_edge():
+    def point(ratio):
+        return SimpleNamespace(ratio=ratio, precision=0.9, recall=0.5, f1=0.6, tp=1)
+
+    points = []
+    while (ratio := RatioSearch("recall>=0.9", 50).next_ratio(points, 7.0)) is not None:
+        points.append(point(ratio))
+    assert len(points) < 10
+    assert max(p.ratio for p in points) == pytest.approx(7e4)
+
+
+def test_a_search_that_is_met_at_once_ends_at_the_natural_ratio():
+    point = SimpleNamespace(ratio=7.0, precision=0.9, recall=0.955, f1=0.9, tp=1)
+    assert RatioSearch("recall>=0.95").next_ratio([], 7.0) == 7.0
+    assert RatioSearch("recall>=0.95").next_ratio([point], 7.0) is None
+
+
+def test_a_search_is_a_sweep_whose_legs_are_the_standalone_runs(tmp_path):
+    best = {"load_best_model_at_end": True, "save_strategy": "best"}
+    trainer = weighted_trainer(Mode(), tmp_path / "out", learning_rate=0.5, **best)
+    callback = RatioSweepCallback(ratios=RatioSearch("recall>=0.6", 5), choose="recall>=0.6")
+    trainer.add_callback(callback)
+    trainer.train()
+    sweep = RatioSweep.load(tmp_path / "out")
+    assert sweep.ratios == sorted(point.ratio for point in sweep.points)
+    assert 1 < len(sweep.points) <= 5
+    assert sweep.points[0].ratio == sweep.natural_ratio
+    assert (tmp_path / "out" / "precision_recall.png").exists()
+    assert sweep.kept_point == sweep.choose("recall>=0.6").point
+    for point in sweep.points:
+        alone = weighted_trainer(Mode(), tmp_path, learning_rate=0.5, weight_ratio=point.ratio)
+        alone.train()
+        assert alone.evaluate()["eval_plain_loss"] == point.eval_plain_loss
+    expected = [RatioSearch("recall>=0.6", 5).next_ratio(sweep.points[:i], sweep.natural_ratio) for i in range(5)]
+    assert [point.ratio for point in sweep.points] == expected[: len(sweep.points)]
+
+
+def test_what_cannot_be_searched_is_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"write 'recall>=0\.9'"):
+        RatioSearch("recal>=0.9")
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        RatioSearch("f1", max_legs=1)
+    trainer = weighted_trainer(Mode(ROWS), tmp_path)
+    trainer.add_callback(RatioSweepCallback(ratios=RatioSearch("f1"), seeds=[1, 2]))
+    with pytest.raises(InvalidInputError, match="for one seed"):
+        trainer.train()
