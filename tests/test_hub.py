@@ -18,8 +18,8 @@ from test_readme import SNIPPETS, commands
 from weighloss import RatioSweep, WeightedLossConfig, WeightedLossTrainer
 from weighloss.hub import Secret
 
-TOKEN = "hf_aTokenThatNobodyMaySee"
-READER = "hf_aTokenThatOnlyReads"
+TOKEN = "hf_nobodyMaySee"
+READER = "hf_onlyReads"
 MESSAGES = {
     "train": [(f"win {i} pounds now", "spam") if i % 5 == 0 else (f"see you at {i} then", "ham") for i in range(120)],
     "validation": [(f"win {i} now", "spam") if i % 4 == 0 else (f"at {i} then", "ham") for i in range(40)],

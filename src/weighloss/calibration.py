@@ -3,16 +3,6 @@ from __future__ import annotations
 import numpy as np
 
 
-def brier_score(probabilities: np.ndarray, positives: np.ndarray) -> float:
-    """Mean squared difference between the probability of the positive label and whether it is there.
-
-    References
-    ----------
-    Brier, G. W. (1950), Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 78(1).
-    """
-    return float(np.mean((probabilities - positives) ** 2))
-
-
 def expected_calibration_error(probabilities: np.ndarray, positives: np.ndarray, num_bins: int = 15) -> float:
     """Mean gap between probability and frequency of the positive label, over bins of equal width.
 

@@ -9,9 +9,10 @@ from typing import Any
 import evaluate
 import numpy as np
 from scipy.special import expit
+from sklearn.metrics import brier_score_loss
 
 from .bootstrap import bootstrap
-from .calibration import brier_score, expected_calibration_error
+from .calibration import expected_calibration_error
 from .errors import InvalidInputError
 from .metrics import PrecisionRecall, decisions
 from .record import MEASURED, RatioSweep, SweepPoint
@@ -188,7 +189,8 @@ def _calibration(sweep: RatioSweep, point: SweepPoint) -> str:
     errors = []
     for shift in (0, math.log(point.ratio)):
         probabilities = expit(scores - shift)
-        brier, gap = brier_score(probabilities, positives), expected_calibration_error(probabilities, positives)
+        brier = brier_score_loss(positives, probabilities)
+        gap = expected_calibration_error(probabilities, positives)
         errors.append(f"Brier score {brier:.4f}, expected calibration error {gap:.4f}")
     return f"Its probabilities have {errors[0]}; without the weighting (logits - log w) {errors[1]}."
 
