@@ -142,3 +142,12 @@ def test_one_seed_draws_its_intervals_as_bands():
     figure = plot_sweep(make_sweep([dataclasses.replace(point, **intervals) for point in points]))["precision_recall"]
     assert len(figure.axes[0].collections) == 2
     assert "95% bootstrap bands" in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_a_sweep_from_elsewhere_shows_what_was_chosen_without_its_predictions():
+    points = [make_point(1, 8, 1, 12, 79), make_point(7, 15, 3, 5, 77)]
+    chosen = {"requirement": "recall>=0.7 @90%", "kept": 1, "kept_because": "chosen for recall>=0.7 @90%"}
+    figures = plot_sweep(make_sweep(points, **chosen))
+    legend = [text.get_text() for text in figures["precision_recall"].axes[0].get_legend().get_texts()]
+    assert "chosen for recall>=0.7 @90%: 7" in legend
+    assert "the predictions are not here" in text_of(figures["precision_recall_plane"])

@@ -58,7 +58,7 @@ def plot_sweep(
     """
     with matplotlib.style.context(_STYLE):
         figures = {
-            "precision_recall": _ratio_chart(sweep, other_metrics or {}, requirement or sweep.requirement, marks),
+            "precision_recall": _ratio_chart(sweep, other_metrics or {}, requirement, marks),
             "precision_recall_plane": _plane_chart(sweep, requirement or sweep.requirement),
         }
         if output_dir is not None:
@@ -118,7 +118,10 @@ def _ratio_chart(
             linestyle="none", label=f"break-even P = R = {value:.3g} at {break_even:.3g}",
         )  # fmt: skip
     chosen, label = best, f"best F1 = {curve['f1'].max():.3g} at {best:.3g}"
-    if requirement is not None:
+    if requirement is None and sweep.requirement is not None and sweep.kept_point is not None:
+        chosen = sweep.kept_point.ratio  # not chosen anew: the predictions need not be here
+        label = f"{sweep.kept_because}: {chosen:.3g}"
+    elif requirement is not None:
         choice = sweep.choose(requirement)
         chosen = choice.point.ratio
         label = f"{'chosen for' if choice.met else 'nearest to'} {choice.requirement.text}: {chosen:.3g}"

@@ -159,12 +159,10 @@ def worth(sweep: RatioSweep, requirement: str | None = None) -> str:
         comparison: without a leg at w_r = 1, its predictions, and one class or label to look for.
     """
     unweighted = [point for point in sweep.points if point.ratio == 1]
+    if sweep.average == "macro" or not unweighted or not sweep.has_predictions(unweighted[0]):
+        return ""
     choice = sweep.choose(requirement or "f1")
-    if (
-        sweep.average == "macro"
-        or not unweighted
-        or not all(map(sweep.has_predictions, (unweighted[0], choice.point)))
-    ):
+    if not sweep.has_predictions(choice.point):
         return ""
     thresholds, ratio = UnweightedThresholds(sweep), choice.point.ratio
     moved, equivalent = thresholds.best(choice.requirement), thresholds.at(1 / (1 + ratio))
