@@ -78,3 +78,15 @@ def test_the_same_seed_draws_the_same_intervals():
     once, again, other = (bootstrap([(logits, labels)], seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(once.precision, again.precision)
     assert not np.array_equal(once.precision, other.precision)
+
+
+@pytest.mark.parametrize(("classes", "size", "absent"), [(50, 10, False), (3, 200, True)])
+def test_averages_over_many_small_classes_or_one_that_is_never_right_lie_in_their_interval(classes, size, absent):
+    generator = np.random.default_rng(4)
+    labels = np.repeat(np.arange(classes - absent), size)
+    wrong = generator.random(len(labels)) < 0.1
+    predicted = np.where(wrong, classes - 1 if absent else generator.integers(0, classes, len(labels)), labels)
+    own = precision_recall(predicted, labels, average="macro")
+    intervals = bootstrap([(np.eye(classes)[predicted], labels)])
+    assert intervals.precision[0, 0] <= own["precision"] <= intervals.precision[0, 1]
+    assert intervals.recall[0, 0] <= own["recall"] <= intervals.recall[0, 1]

@@ -99,6 +99,21 @@ def test_what_no_ratio_has_is_given_up_at_the_edge():
     assert max(p.ratio for p in points) == pytest.approx(7e4)
 
 
+@pytest.mark.parametrize("requirement", ["precision>=0.8", "break-even", "f1", "recall>=0.5"])
+def test_where_nothing_is_found_the_search_goes_to_higher_ratios(requirement):
+    def point(ratio):
+        precision, recall = (
+            (1 - logistic(math.log(ratio / 60)), logistic(math.log(ratio / 30))) if ratio > 10 else (0, 0)
+        )
+        f1 = 2 * precision * recall / (precision + recall) if recall else 0
+        return SimpleNamespace(ratio=ratio, precision=precision, recall=recall, f1=f1, tp=int(recall > 0))
+
+    points = []
+    while (ratio := RatioSearch(requirement).next_ratio(points, 7.0)) is not None:
+        points.append(point(ratio))
+    assert max(points, key=Requirement.parse(requirement).score).recall > 0
+
+
 def test_a_search_that_is_met_at_once_ends_at_the_natural_ratio():
     point = SimpleNamespace(ratio=7.0, precision=0.9, recall=0.955, f1=0.9, tp=1)
     assert RatioSearch("recall>=0.95").next_ratio([], 7.0) == 7.0
@@ -108,7 +123,7 @@ def test_a_search_that_is_met_at_once_ends_at_the_natural_ratio():
 def test_a_search_is_a_sweep_whose_legs_are_the_standalone_runs(tmp_path):
     best = {"load_best_model_at_end": True, "save_strategy": "best"}
     trainer = weighted_trainer(Mode(), tmp_path / "out", learning_rate=0.5, **best)
-    callback = RatioSweepCallback(ratios=RatioSearch("recall>=0.6", 5), choose="recall>=0.6")
+    callback = RatioSweepCallback(ratios=RatioSearch("recall>=0.6", 5))
     trainer.add_callback(callback)
     trainer.train()
     sweep = RatioSweep.load(tmp_path / "out")
@@ -128,6 +143,8 @@ def test_a_search_is_a_sweep_whose_legs_are_the_standalone_runs(tmp_path):
 def test_what_cannot_be_searched_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match=r"write 'recall>=0\.9'"):
         RatioSearch("recal>=0.9")
+    with pytest.raises(InvalidInputError, match="leave the @ out"):
+        RatioSearch("recall>=0.9 @90%")
     with pytest.raises(InvalidInputError, match="at least 2"):
         RatioSearch("f1", max_legs=1)
     trainer = weighted_trainer(Mode(ROWS), tmp_path)

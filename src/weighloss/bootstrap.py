@@ -53,7 +53,8 @@ def bootstrap(
     """Bootstrap precision and recall of several legs on the same evaluation set.
 
     Examples are drawn with replacement, the same for every leg, so that differences between legs have intervals too. Tokens
-    are drawn one by one.
+    are drawn one by one. To those of one class or label a hit, a false alarm and a miss are added, each drawn once on
+    average: without an error among a few items the interval would else have no width.
 
     Parameters
     ----------
@@ -72,9 +73,9 @@ def bootstrap(
     ----------
     Efron, B. and Tibshirani, R. (1993), An Introduction to the Bootstrap, chapter 13.
     """
-    counts = np.stack([_counts(logits, labels, positive_label) for logits, labels in predictions], axis=1)
-    num_items = len(counts)  # (items, legs, 3, classes)
-    flat = counts.reshape(num_items, -1).astype(np.float32)
+    counts = [_counts(logits, labels, positive_label) for logits, labels in predictions]  # (items, 3, classes) each
+    num_items = len(counts[0])
+    flat = np.concatenate([leg.reshape(num_items, -1) for leg in counts], axis=1).astype(np.float32)
     generator = np.random.default_rng(seed)
     chunk = max(1, 20_000_000 // num_items)  # bounds the memory
     sums = np.concatenate(
@@ -85,12 +86,19 @@ def bootstrap(
             @ flat
             for start in range(0, num_resamples, chunk)
         ]
-    ).reshape(num_resamples, *counts.shape[1:])
+    )
     # One item more of each kind, drawn like the others: without an error among them a few items would look certain.
-    hit, false, missed = generator.poisson(1, size=(3, num_resamples, 1, counts.shape[-1]))
-    true, predicted, actual = (sums[:, :, i] for i in range(3))
-    true, predicted, actual = true + hit, predicted + hit + false, actual + hit + missed
-    return Intervals(level, _ratio(true, predicted), _ratio(true, actual))
+    # Averages over classes are not so few, and an item for each class would pull them down.
+    added = generator.poisson(1, size=(3, num_resamples, 1))
+    precision, recall = [], []
+    for leg, summed in zip(
+        counts, np.split(sums, np.cumsum([leg[0].size for leg in counts])[:-1], axis=1), strict=True
+    ):
+        true, predicted, actual = np.moveaxis(summed.reshape(num_resamples, 3, -1), 1, 0)
+        hit, false, missed = added if leg.shape[-1] == 1 else np.zeros_like(added)
+        precision.append(_ratio(true + hit, predicted + hit + false))
+        recall.append(_ratio(true + hit, actual + hit + missed))
+    return Intervals(level, np.stack(precision, axis=1), np.stack(recall, axis=1))
 
 
 def interval(values: np.ndarray, level: float) -> np.ndarray:
@@ -107,7 +115,9 @@ def _counts(logits: np.ndarray, labels: np.ndarray, positive_label: int) -> np.n
         parts = [(predicted & actual).sum(axis=1), predicted.sum(axis=1), actual.sum(axis=1)]
         return np.stack(parts, axis=1)[:, :, None]
     decided = decisions(logits, labels, positive_label)
-    classes = [positive_label] if decided["average"] == "binary" else np.unique(labels)
+    classes: Sequence[int] | np.ndarray = [positive_label]
+    if decided["average"] == "macro":
+        classes = np.union1d(decided["predictions"], decided["references"])  # those that the averages are over
     predicted, actual = (decided[name][:, None] == classes for name in ("predictions", "references"))
     return np.stack([predicted & actual, predicted, actual], axis=1)
 

@@ -66,6 +66,7 @@ def check_trainer(trainer: WeightedLossTrainer) -> None:
 def check_sweep(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> None:
     """Refuse what cannot be swept over, or whose legs would not compare, before anything is trained."""
     args, train, evaluation = trainer.args, trainer.train_dataset, trainer.eval_dataset
+    chooses = callback.choose is not None or isinstance(callback.ratios, RatioSearch)
     folder = Path(args.output_dir if callback.output_dir is None else callback.output_dir)
     problems = [
         (evaluation is None, "a sweep needs an evaluation set: give eval_dataset."),
@@ -114,13 +115,11 @@ def check_sweep(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> N
             "save_strategy='best'.",
         ),
         (
-            callback.choose is None
-            and args.load_best_model_at_end
-            and args.metric_for_best_model in ("loss", "eval_loss"),
+            not chooses and args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss"),
             "the weighted eval_loss does not compare across ratios: set metric_for_best_model to 'f1' or 'plain_loss'.",
         ),
         (
-            callback.choose is None
+            not chooses
             and args.load_best_model_at_end
             and trainer.compute_metrics is trainer.default_metrics
             and args.metric_for_best_model.removeprefix("eval_") not in _METRICS,

@@ -161,8 +161,8 @@ def worth(sweep: RatioSweep, requirement: str | None = None) -> str:
     unweighted = [point for point in sweep.points if point.ratio == 1]
     if sweep.average == "macro" or not unweighted or not sweep.has_predictions(unweighted[0]):
         return ""
-    choice = sweep.choose(requirement or "f1")
-    if not sweep.has_predictions(choice.point):
+    choice = sweep.choose((requirement or "f1").partition("@")[0])  # a threshold is asked for no confidence either
+    if not choice.met or not sweep.has_predictions(choice.point):
         return ""
     thresholds, ratio = UnweightedThresholds(sweep), choice.point.ratio
     moved, equivalent = thresholds.best(choice.requirement), thresholds.at(1 / (1 + ratio))

@@ -17,6 +17,7 @@ _SLOPE = (
 _STEPS = math.log(2), math.log(30)  # least and greatest step outwards
 _WIDEST = math.log(1e4)  # from the natural ratio
 _NARROW = math.log(1.1)  # between two ratios that are not worth telling apart
+_NOTHING_FOUND = -20.0
 _FACTOR = math.log(4)  # of the first steps to a maximum
 
 
@@ -48,7 +49,8 @@ class RatioSearch:
     tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        Requirement.parse(self.requirement)
+        if Requirement.parse(self.requirement).confidence is not None:
+            raise InvalidInputError(f"{self.requirement!r} cannot be searched for with a confidence: leave the @ out.")
         if self.max_legs < 2:
             raise InvalidInputError(f"max_legs={self.max_legs} leaves nothing to search: write at least 2.")
 
@@ -88,6 +90,8 @@ class RatioSearch:
 
     def _gap(self, wanted: Requirement, point: Any) -> float:
         """What rises with the ratio and is 0 where the requirement is just met."""
+        if not point.precision and not point.recall:
+            return _NOTHING_FOUND  # P = R = 0 by convention: the ratio is too low for every requirement
         if wanted.kind == "break-even":
             return _log_odds(point.recall) - _log_odds(point.precision)
         aim = _log_odds(wanted.numbers[0] + min(self.tolerance, 1 - wanted.numbers[0]) / 2)
@@ -118,7 +122,7 @@ def _towards_zero(logs: np.ndarray, gaps: np.ndarray) -> float | None:
 
 
 def _towards_maximum(logs: np.ndarray, scores: np.ndarray) -> float | None:
-    best = int(scores.argmax())
+    best = int(np.flatnonzero(scores == scores.max())[-1])  # the highest ratio of those that find nothing
     if best == len(logs) - 1:
         return float(logs[-1] + _FACTOR)
     if best == 0:

@@ -48,7 +48,8 @@ class RatioSweepCallback(TrainingDriver):
     ----------
     ratios : sequence of float or str, or RatioSearch, optional
         The ratios to sweep over, numbers or names (see `ClassWeights.from_counts`); `ratio_grid(natural_ratio,
-        num_ratios, ratio_span)` when None. A `RatioSearch` chooses them one after the other, for one seed.
+        num_ratios, ratio_span)` when None. A `RatioSearch` chooses them one after the other, for one seed; its requirement
+        chooses the model to keep where `choose` names no other.
     seeds : sequence of int, optional
         One fine-tune per ratio with each; `[args.seed]` when None. A seed decides data order and dropout, and, for a
         trainer with `model_init`, the initial weights of the head.
@@ -103,7 +104,10 @@ class RatioSweepCallback(TrainingDriver):
         """Set the trainer up for the sweep; give it back its own settings at the end."""
         args = trainer.args
         check_sweep(self, trainer)
-        self._requirement = None if self.choose is None else Requirement.parse(self.choose)
+        wanted = self.choose
+        if wanted is None and isinstance(self.ratios, RatioSearch) and args.load_best_model_at_end:
+            wanted = self.ratios.requirement
+        self._requirement = None if wanted is None else Requirement.parse(wanted)
         self.sweep = self._empty_sweep(trainer)
         self._legs = [(ratio, seed) for seed in self.sweep.seeds for ratio in self.sweep.ratios]
         self._planned = self.sweep.ratios  # a search adds to them
@@ -143,7 +147,10 @@ class RatioSweepCallback(TrainingDriver):
             self._leg_ends = False  # a leg's evaluation may have been interrupted
             del self._fresh
         if self.sweep.points and trainer.is_world_process_zero():
-            plot_sweep(self.sweep, self._folder)
+            try:
+                plot_sweep(self.sweep, self._folder)
+            except ValueError as error:  # logits that are not finite, for one: what was trained is not lost for that
+                logger.warning("The charts could not be drawn: %s", error)
 
     def schedule_steps(self, num_training_steps: int) -> int:
         """Every leg has a schedule of its own."""
@@ -243,7 +250,7 @@ class RatioSweepCallback(TrainingDriver):
         args.weight_ratio, _ = self._legs[self._leg_of(held)]
         kept = next((i for i, point in enumerate(self.sweep.points) if point.global_step == held), None)
         self.sweep = replace(self.sweep, kept=kept, kept_because=because)
-        if self._requirement is not None and state.is_world_process_zero:
+        if self._requirement is not None and self.sweep.points and state.is_world_process_zero:
             choice = self.sweep.choose(self._requirement.text)
             if not choice.met:
                 self.sweep = replace(
