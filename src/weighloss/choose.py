@@ -73,7 +73,7 @@ class Requirement:
             return cls("break-even", "break-even")
         raise InvalidInputError(f"{text!r} is no requirement: write {_nearest(written)!r}, or one of {_FORMS}.")
 
-    def score(self, point: SweepPoint | Any, lower: float | None = None) -> float:
+    def score(self, point: Any, lower: float | None = None) -> float:
         """How well a point does: the higher the better, one number for every kind.
 
         Points that have the least recall or precision asked for get 1 + the other one, the others how much they lack, below
