@@ -8,7 +8,7 @@ python scripts/sweep.py --help                            # every other flag
 
 from dataclasses import dataclass, field
 
-from weighloss import RatioSearch, RatioSweepCallback, WeightedLossConfig, report
+from weighloss import InvalidInputError, RatioSearch, RatioSweepCallback, WeightedLossConfig, report
 from weighloss.data import DataArguments
 from weighloss.model import ModelArguments
 from weighloss.script import finish, make_trainer, run
@@ -64,6 +64,9 @@ def sweep(
     )
     trainer, test = make_trainer(model_args, data_args, args, [callback])
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if not callback.sweep.points:
+        why = callback.sweep.failed[0].reason if callback.sweep.failed else "the training was stopped before its end"
+        raise InvalidInputError(f"no leg came to any figures: {why}.")
     if trainer.is_world_process_zero():
         print(report.table(callback.sweep), "", report.summary(callback.sweep), sep="\n")
         if requirement:
@@ -79,6 +82,7 @@ if __name__ == "__main__":
         description=f"{__doc__.splitlines()[0]} Flags come in this order: model, data, sweep, transformers' training "
         "arguments (--num_train_epochs is not used, see --epochs_per_ratio), class weights.",
         usage="%(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] [--ratios R ...] [flags]",
+        goes_on=True,
         output_dir="sweep_output",
         load_best_model_at_end=True,
         metric_for_best_model="f1",

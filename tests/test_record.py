@@ -74,7 +74,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(OSError, match="No space left"):
-        sweep.with_point(make_point(9.0, 1, 1, 1, 1)).save(tmp_path)
+        sweep.with_leg(make_point(9.0, 1, 1, 1, 1)).save(tmp_path)
     assert RatioSweep.load(tmp_path) == sweep
 
 
@@ -86,17 +86,27 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
         ('{"format_version": 99}', "format version 99"),
         ("[]", "format version None"),
         ('{"format_version": 1}', "lacks counts, dataset"),
-        ("damaged point", "has a damaged point"),
     ],
 )
 def test_what_is_no_sweep_is_refused_in_one_sentence(tmp_path, content, sentence):
-    if content == "damaged point":
-        make_sweep(ARTICLE).save(tmp_path)
-        content = (tmp_path / "sweep.json").read_text().replace('"recall": 0.4,', "")
     if content is not None:
         (tmp_path / "sweep.json").write_text(content)
     with pytest.raises(InvalidInputError, match=sentence):
         RatioSweep.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [('"recall": 0.4,', ""), ('"recall": 0.4,', '"recall": "0.4",'), ('"tp": 8,', '"tp": null,')]
+)
+def test_a_damaged_point_is_named_and_the_rest_is_kept(tmp_path, caplog, before, after):
+    make_sweep(ARTICLE, kept=2).save(tmp_path)
+    text = (tmp_path / "sweep.json").read_text()
+    assert before in text
+    (tmp_path / "sweep.json").write_text(text.replace(before, after))
+    sweep = RatioSweep.load(tmp_path)
+    assert sweep.points == (ARTICLE[0], *ARTICLE[2:])
+    assert sweep.kept_point == ARTICLE[2]
+    assert "number 1 of its points is damaged" in caplog.text
 
 
 def test_missing_and_damaged_predictions_are_refused(tmp_path):

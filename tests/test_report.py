@@ -6,7 +6,7 @@ from sklearn.metrics import matthews_corrcoef
 
 from test_record import ARTICLE, make_point, make_sweep
 from weighloss import ClassWeights, InvalidInputError, RatioSweep, precision_recall, report
-from weighloss.record import write_predictions
+from weighloss.store import write_predictions
 
 
 def test_the_table_has_every_ratio_and_marks_natural_break_even_and_best():

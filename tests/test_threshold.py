@@ -9,7 +9,7 @@ from test_record import make_point, make_sweep
 from weighloss import RatioSweep, precision_recall, report
 from weighloss.calibration import expected_calibration_error
 from weighloss.choose import Requirement
-from weighloss.record import write_predictions
+from weighloss.store import write_predictions
 from weighloss.threshold import UnweightedThresholds
 
 

@@ -1,12 +1,12 @@
 from . import report
 from .config import WeightedLossConfig
-from .errors import InvalidInputError, PushError
+from .errors import InvalidInputError, PushError, StorageError
 from .hub import push_folder
 from .labels import count_labels
 from .losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
 from .metrics import PrecisionRecall, classification_metrics, precision_recall
 from .plot import plot_sweep
-from .record import RatioSweep, SweepPoint
+from .record import FailedLeg, RatioSweep, SweepPoint
 from .search import RatioSearch
 from .sweep import RatioSweepCallback
 from .trainer import WeightedLossTrainer
@@ -14,12 +14,14 @@ from .weights import ClassWeights, ratio_grid
 
 __all__ = [
     "ClassWeights",
+    "FailedLeg",
     "InvalidInputError",
     "PrecisionRecall",
     "PushError",
     "RatioSearch",
     "RatioSweep",
     "RatioSweepCallback",
+    "StorageError",
     "SweepPoint",
     "WeightedLossConfig",
     "WeightedLossTrainer",

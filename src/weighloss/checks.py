@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import InvalidInputError
-from .record import SWEEP_FILE
 from .search import RatioSearch
 
 if TYPE_CHECKING:
@@ -63,7 +62,9 @@ def check_trainer(trainer: WeightedLossTrainer) -> None:
     _refuse(problems)
 
 
-def check_sweep(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> None:
+def check_sweep(
+    callback: RatioSweepCallback, trainer: WeightedLossTrainer, resume_from_checkpoint: Any = None
+) -> None:
     """Refuse what cannot be swept over, or whose legs would not compare, before anything is trained."""
     args, train, evaluation = trainer.args, trainer.train_dataset, trainer.eval_dataset
     chooses = callback.choose is not None or isinstance(callback.ratios, RatioSearch)
@@ -134,8 +135,11 @@ def check_sweep(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> N
             f"push_to_hub pushes {args.output_dir}, but the sweep's output_dir is {folder}: leave that out.",
         ),
         (
-            (folder / SWEEP_FILE).exists(),
-            f"{folder} already holds a sweep, which would be overwritten: give another output folder, or remove it.",
+            isinstance(resume_from_checkpoint, (str, Path))
+            and not Path(resume_from_checkpoint).absolute().is_relative_to(folder.absolute())
+            and not Path(resume_from_checkpoint).absolute().is_relative_to(Path(args.output_dir).absolute()),
+            f"resume_from_checkpoint={str(resume_from_checkpoint)!r} is not of the sweep in {folder}, which goes on from "
+            "there by itself: leave it out.",
         ),
     ]
     _refuse(problems)

@@ -55,6 +55,8 @@ class WeightedLossConfig(TrainingArguments):
         if isinstance(self.weight_ratio, str):
             with suppress(ValueError):  # a flag's number
                 self.weight_ratio = float(self.weight_ratio)
+        if self.resume_from_checkpoint in ("True", "true"):  # a flag's: the last checkpoint there is
+            self.resume_from_checkpoint = True  # type: ignore[assignment]
         for name in ("class_weights", "class_counts"):
             value = getattr(self, name)
             if isinstance(value, str):

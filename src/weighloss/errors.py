@@ -12,6 +12,10 @@ class PushError(RuntimeError):
     """A push to the Hub that failed, in one sentence: why, that nothing is lost, and what to run to push again."""
 
 
+class StorageError(RuntimeError):
+    """What could not be written for want of room, in one sentence: which file, what is kept, and how to go on."""
+
+
 def reason(error: BaseException) -> str:
     """What an error of a library says, in one line, without addresses (an upload's is signed) and tokens."""
     while error.__cause__ is not None and not hasattr(error, "server_message"):

@@ -11,7 +11,8 @@ from transformers import Trainer
 
 from .card import complete_card
 from .errors import InvalidInputError, PushError, reason
-from .record import PREDICTIONS_FOLDER, SWEEP_FILE, RatioSweep
+from .record import RatioSweep
+from .store import PREDICTIONS_FOLDER, SWEEP_FILE
 
 _PICKLED_ARGUMENTS = "training_args.bin"  # nobody should have to unpickle what they download
 _NOT_PUSHED = ["_*", "checkpoint-*", _PICKLED_ARGUMENTS, ".*.tmp"]  # the first two as the Trainer

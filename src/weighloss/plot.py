@@ -80,8 +80,11 @@ def _ratio_chart(
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
 
+    missing = sorted({leg.ratio for leg in sweep.failed} - set(ratios.tolist()))
+    gaps = np.searchsorted(ratios, missing)  # the lines do not run through what is missing
     for name, style, marker in (("precision", "-", "o"), ("recall", "--", "s")):
-        (line,) = axes.plot(ratios, curve[name], linestyle=style, marker=marker, markersize=5, label=name)
+        x, y = np.insert(ratios, gaps, missing), np.insert(curve[name], gaps, np.nan)
+        (line,) = axes.plot(x, y, linestyle=style, marker=marker, markersize=5, label=name)
         if name in bands:
             axes.fill_between(ratios, *bands[name].T, color=line.get_color(), alpha=0.2, linewidth=0)
     for name, values in other_metrics.items():
@@ -97,6 +100,16 @@ def _ratio_chart(
             markersize=9,
             zorder=5,
             label="nothing predicted positive (P = 0 by convention)",
+        )
+    if missing:
+        axes.plot(
+            missing,
+            [0.5] * len(missing),
+            marker="$?$",
+            linestyle="none",
+            color=_GREY,
+            markersize=9,
+            label=f"missing: training failed at {', '.join(f'{ratio:.3g}' for ratio in missing)}",
         )
     axes.axvline(
         sweep.natural_ratio,
@@ -246,6 +259,8 @@ def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False, below: str
     finished = len(sweep.points)
     planned = len(sweep.ratios) * len(sweep.seeds)
     unfinished = f"; {finished} of {planned} legs" if finished < planned else ""
+    if sweep.failed:
+        unfinished += f", {len(sweep.failed)} failed"
     epochs = f"{sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} per ratio"
     examples = f"{sweep.num_eval:,} evaluation examples"
     if sweep.unit != "examples":

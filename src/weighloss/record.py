@@ -1,29 +1,29 @@
 from __future__ import annotations
 
-import json
+import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 
 from .bootstrap import Intervals, bootstrap, interval
 from .choose import Choice, Requirement
 from .errors import InvalidInputError, reason
 from .labels import IGNORE_INDEX
+from .store import PREDICTIONS_FOLDER, SWEEP_FILE, is_readable, read_json, read_predictions, write_json
 from .weights import ClassWeights
 
-SWEEP_FILE = "sweep.json"
-PREDICTIONS_FOLDER = "predictions"
+logger = logging.getLogger(__name__)
+
 MEASURED = ("tp", "fp", "fn", "tn", "precision", "recall", "f1")
 _FORMAT_VERSION = 1
+_NUMBERS: dict[Any, Any] = {"int": int, "float": (int, float)}  # by what the fields are annotated with
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class SweepPoint:
         The Parquet file with logits and labels, relative to the sweep's folder.
     precision_interval, recall_interval : list of two floats, optional
         Their 95% bootstrap intervals: see `bootstrap.Intervals`.
+    other_metrics : dict of str to float
+        What the trainer's own `compute_metrics` measured.
     """
 
     ratio: float
@@ -67,6 +69,7 @@ class SweepPoint:
     predictions: str
     precision_interval: list[float] | None = None
     recall_interval: list[float] | None = None
+    other_metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -74,6 +77,29 @@ class SweepPoint:
         names = ("precision", "recall", "f1", "precision_interval", "recall_interval")
         losses = {"loss": self.eval_loss, "plain_loss": self.eval_plain_loss}
         return {name: getattr(self, name) for name in names} | losses
+
+
+@dataclass(frozen=True)
+class FailedLeg:
+    """A leg of a sweep that came to nothing.
+
+    Attributes
+    ----------
+    ratio, seed
+        As in `SweepPoint`.
+    reason : str
+        Why there are no figures.
+    global_step : int
+        As in `SweepPoint`.
+    """
+
+    ratio: float
+    seed: int
+    reason: str
+    global_step: int
+
+
+_Leg = TypeVar("_Leg", SweepPoint, FailedLeg)
 
 
 @dataclass(frozen=True)
@@ -93,7 +119,9 @@ class RatioSweep:
     seeds : list of int
     epochs_per_ratio : int
     points : tuple of SweepPoint
-        In the order in which the legs ran.
+        In the order of the legs.
+    failed : tuple of FailedLeg
+        Legs that came to nothing, such as those whose loss was NaN.
     model, dataset : str
         Names of what was fine-tuned, and on what.
     num_eval : int
@@ -106,6 +134,12 @@ class RatioSweep:
         Why that one, as in "the best F1 of the sweep".
     requirement : str, optional
         The requirement that it was chosen for.
+    search : str, optional
+        What the ratios were searched for, where they are no grid.
+    fingerprint : dict of str to str
+        Digests of training data, evaluation data and model: a sweep goes on only with the same.
+    arguments : dict
+        The training arguments that decide what a leg comes to.
     folder : Path, optional
         Where the sweep lies on disk; not written.
     """
@@ -122,14 +156,18 @@ class RatioSweep:
     num_eval: int
     versions: dict[str, str]
     points: tuple[SweepPoint, ...] = ()
+    failed: tuple[FailedLeg, ...] = ()
     kept: int | None = None
     kept_because: str = ""
     requirement: str | None = None
+    search: str | None = None
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RatioSweep:
-        """The sweep that lies in a folder, or in a `sweep.json`.
+        """The sweep that lies in a folder, or in a `sweep.json`. A damaged point is left out, and a warning names it.
 
         Raises
         ------
@@ -139,27 +177,30 @@ class RatioSweep:
         path = Path(path)
         file = path / SWEEP_FILE if path.is_dir() else path
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
         except FileNotFoundError:
             raise InvalidInputError(
                 f"there is no sweep at {path}: give the output folder of one, which holds {SWEEP_FILE}."
             ) from None
-        except ValueError as error:
-            raise InvalidInputError(f"{file} is not readable as JSON ({error}): restore it, or sweep again.") from None
         version = content.pop("format_version", None) if isinstance(content, dict) else None
         if version != _FORMAT_VERSION:
             raise InvalidInputError(
                 f"{file} has format version {version!r}, not {_FORMAT_VERSION}: install the weighloss that wrote it."
             )
         known = {f.name for f in fields(cls)}
-        needed = {f.name for f in fields(cls) if f.default is MISSING} | {"points"}
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING} | {"points"}
         if missing := needed - content.keys():
             raise InvalidInputError(f"{file} lacks {', '.join(sorted(missing))}: restore it, or sweep again.")
-        try:
-            points = tuple(SweepPoint(**point) for point in content.pop("points"))
-        except TypeError as error:
-            raise InvalidInputError(f"{file} has a damaged point ({error}): restore it, or sweep again.") from None
-        return cls(**{k: v for k, v in content.items() if k in known}, points=points, folder=file.parent)
+        points = dict(_legs(file, content, "points", SweepPoint))
+        failed = dict(_legs(file, content, "failed", FailedLeg))
+        kept = content.pop("kept", None)
+        return cls(
+            **{k: v for k, v in content.items() if k in known - {"points", "failed"}},
+            points=tuple(points.values()),
+            failed=tuple(failed.values()),
+            kept=list(points).index(kept) if kept in points else None,
+            folder=file.parent,
+        )
 
     @classmethod
     def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> RatioSweep:
@@ -187,15 +228,17 @@ class RatioSweep:
         """Write `sweep.json` into a folder, atomically: a reader finds the old file or the new one, never half of one."""
         content = {"format_version": _FORMAT_VERSION} | asdict(self)
         del content["folder"]
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(
-            folder / SWEEP_FILE, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        )
+        write_json(Path(folder) / SWEEP_FILE, content)
 
     def has_predictions(self, point: SweepPoint) -> bool:
-        """Whether the predictions of a point are on disk, as they are not after a push without them."""
-        return self.folder is not None and (self.folder / point.predictions).exists()
+        """Whether the predictions of a point are on disk, as they are not after a push without them, and whole."""
+        file = None if self.folder is None else self.folder / point.predictions
+        if file is None or not file.exists():
+            return False
+        if not is_readable(file):
+            logger.warning("%s is damaged: what needs it is left out.", file)
+            return False
+        return True
 
     def positives_and_scores(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
         """Whether an item is positive, and the log odds that the leg gives it: bool and float arrays (n_items,).
@@ -209,9 +252,16 @@ class RatioSweep:
         positive = self.positive_label
         return labels == positive, logits[:, positive] - logits[:, 1 - positive]
 
-    def with_point(self, point: SweepPoint) -> RatioSweep:
-        """The sweep with one more finished leg."""
-        return replace(self, points=(*self.points, point))
+    def with_leg(self, leg: SweepPoint | FailedLeg) -> RatioSweep:
+        """The sweep with one more leg, at its place in their order."""
+        if isinstance(leg, FailedLeg):
+            return replace(self, failed=_in_order(*self.failed, leg))
+        return replace(self, points=_in_order(*self.points, leg))
+
+    @property
+    def done(self) -> list[SweepPoint | FailedLeg]:
+        """The legs that need not run any more, in their order."""
+        return sorted([*self.points, *self.failed], key=lambda leg: leg.global_step)
 
     @property
     def positive_name(self) -> str:
@@ -394,26 +444,26 @@ class RatioSweep:
         """
         if self.folder is None:
             raise InvalidInputError("this sweep was not loaded from disk: use RatioSweep.load(folder).")
-        file = self.folder / point.predictions
+        return read_predictions(self.folder / point.predictions)
+
+
+def _in_order(*legs: _Leg) -> tuple[_Leg, ...]:
+    return tuple(sorted(legs, key=lambda leg: leg.global_step))
+
+
+def _legs(file: Path, content: dict[str, Any], name: str, kind: type[_Leg]) -> Iterator[tuple[int, _Leg]]:
+    """The legs that a `sweep.json` lists by a name, with their places in the list, without the damaged ones."""
+    for i, leg in enumerate(content.get(name, [])):
         try:
-            table = pq.read_table(file)
-            return _array(table["logits"].combine_chunks()), _array(table["label"].combine_chunks())
-        except (OSError, KeyError, pa.ArrowInvalid) as error:
-            raise InvalidInputError(
-                f"{file} cannot be read ({error}): restore it, push it with push_predictions=True, or sweep again."
-            ) from None
-
-
-def write_predictions(file: Path, logits: np.ndarray, labels: np.ndarray, metadata: Mapping[str, Any]) -> None:
-    """Write a leg's logits (n_items, n_classes) and labels (n_items,) or (n_items, n_classes) as Parquet, atomically.
-
-    Readable with `datasets.load_dataset("parquet", data_files=...)`: columns `label` (int64, or a list of them) and
-    `logits` (float32 list).
-    """
-    table = pa.table({"label": _column(labels.astype(np.int64)), "logits": _column(logits.astype(np.float32))})
-    table = table.replace_schema_metadata({key: str(value) for key, value in metadata.items()})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _replace(file, lambda temporary: pq.write_table(table, temporary))
+            read = kind(**leg)
+            if not all(
+                isinstance(getattr(read, f.name), _NUMBERS[f.type]) for f in fields(kind) if f.type in _NUMBERS
+            ):
+                raise TypeError("there is no number where one must be")
+        except TypeError as error:
+            logger.warning("%s: number %d of its %s is damaged (%s) and left out.", file, i, name, error)
+        else:
+            yield i, read
 
 
 def _crossing(ratios: np.ndarray, gap: np.ndarray, natural_ratio: float) -> float | None:
@@ -423,22 +473,3 @@ def _crossing(ratios: np.ndarray, gap: np.ndarray, natural_ratio: float) -> floa
         low, high = ratios[i : i + 2]
         crossings.append(float(low * (high / low) ** (gap[i] / (gap[i] - gap[i + 1]))))
     return min(crossings, key=lambda ratio: abs(math.log(ratio / natural_ratio)), default=None)
-
-
-def _array(column: pa.Array) -> np.ndarray:
-    if pa.types.is_fixed_size_list(column.type):
-        return column.flatten().to_numpy().reshape(len(column), -1)
-    return column.to_numpy()
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    flat = pa.array(values.ravel())
-    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[-1])
-
-
-def _replace(file: Path, write: Any) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    write(temporary)
-    with open(temporary, "rb") as written:
-        os.fsync(written.fileno())
-    os.replace(temporary, file)

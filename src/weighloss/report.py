@@ -57,6 +57,7 @@ def summary(sweep: RatioSweep) -> str:
         sure = "" if ends is None else f" (95% interval {ends[0]:.3g} to {ends[1]:.3g})"
         lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}{sure}.")
     lines += worth(sweep, sweep.requirement).splitlines()
+    lines += [f"Failed. At w_r = {leg.ratio:.4g} with seed {leg.seed}: {leg.reason}." for leg in sweep.failed]
     return "\n".join(lines)
 
 
@@ -65,7 +66,7 @@ def table(sweep: RatioSweep) -> str:
 
     1/(1 + w_r) is the threshold on the unweighted model's probability that would do the same in theory (Elkan 2001).
     The natural ratio, the best and that of the model which was kept are marked; the break-even, interpolated, has a row of
-    its own. Means over the seeds.
+    its own, and so has a ratio whose legs all failed. Means over the seeds.
 
     Parameters
     ----------
@@ -111,6 +112,8 @@ def rows(sweep: RatioSweep) -> list[list[str]]:
         cells[ratio] = [*scores, *counts, ", ".join(mark for mark, holds in marks.items() if holds)]
     if break_even is not None and break_even not in cells:
         cells[break_even] = [f"{sweep.at(break_even, 'precision'):.3f}"] * 3 + [""] * 4 + ["break-even (interpolated)"]
+    for leg in sweep.failed:
+        cells.setdefault(leg.ratio, [""] * 7 + ["failed"])
     thresholds = {r: f"{1 / (1 + r):.3g}" if sweep.average == "binary" else "" for r in cells}
     return [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", thresholds[r], *cells[r]] for r in sorted(cells)]
 

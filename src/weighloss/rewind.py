@@ -65,11 +65,7 @@ class FreshState:
 
     def rewind(self) -> None:
         """Give the trainer what a fresh run with `args.seed` has at the start of its first epoch."""
-        args = self._trainer.args
-        enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
-        weights = self._weights
-        if weights is None:
-            weights = dict(_tensors(self._trainer.call_model_init()))
+        weights = self.rewind_randomness()
         with torch.no_grad():
             for name, tensor in _tensors(self._trainer.model):
                 if name in weights:
@@ -77,6 +73,21 @@ class FreshState:
         for name, part in self._optimization_parts():
             if name in self._optimization:
                 part.load_state_dict(copy.deepcopy(self._optimization[name]))
+
+    def rewind_randomness(self) -> dict[str, torch.Tensor]:
+        """Set the random number generators as `rewind` does, and return the weights that a fresh run starts from."""
+        if self._weights is None:
+            return dict(_tensors(self.made_by_model_init(self._trainer.args.seed)))
+        self._seed(self._trainer.args.seed)
+        return self._weights
+
+    def made_by_model_init(self, seed: int) -> Any:
+        """The model that a fresh run with a seed starts from, of a trainer with `model_init`."""
+        self._seed(seed)
+        return self._trainer.call_model_init()
+
+    def _seed(self, seed: int) -> None:
+        enable_full_determinism(seed) if self._trainer.args.full_determinism else set_seed(seed)
 
     def rewind_data_order(self, dataloader: Any, epochs_done: int) -> None:
         """Let the training data come in the order of a fresh run with `args.seed` from this epoch on.
@@ -103,6 +114,13 @@ class FreshState:
             ("scaler", self._trainer.accelerator.scaler),
         )
         return ((name, part) for name, part in parts if part is not None)
+
+
+def has_seeded_order(args: Any) -> bool:
+    """Whether the order of an epoch's data follows from the seed alone, not from what was drawn before."""
+    return args.train_sampling_strategy == "sequential" or (
+        args.train_sampling_strategy == "random" and args.accelerator_config.use_seedable_sampler
+    )
 
 
 def sampler_of(dataloader: Any) -> Any:

@@ -1,24 +1,39 @@
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import HfArgumentParser
+from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from . import report
 from .builtin import POSITIVE_PACKAGE
 from .config import WeightedLossConfig
 from .data import DataArguments, load_data, tokenize
-from .errors import InvalidInputError, PushError
+from .errors import InvalidInputError, PushError, StorageError, reason
 from .model import ModelArguments, classifier_init, load_tokenizer
+from .store import has_no_room
 from .trainer import WeightedLossTrainer
 
 
-def run(main: Callable[..., None], arguments: Sequence[Any], description: str, usage: str, **defaults: Any) -> None:
+def run(
+    main: Callable[..., None],
+    arguments: Sequence[Any],
+    description: str,
+    usage: str,
+    goes_on: bool = False,
+    **defaults: Any,
+) -> None:
     """Parse a script's flags and call its main function with them; what cannot work ends in one sentence.
+
+    SIGINT and SIGTERM end it as cleanly, with the command to go on.
 
     Parameters
     ----------
@@ -27,6 +42,8 @@ def run(main: Callable[..., None], arguments: Sequence[Any], description: str, u
     arguments : sequence of dataclass
     description, usage : str
         For `--help`.
+    goes_on : bool
+        Whether the same command goes on where it was stopped.
     **defaults
         Flags whose default is not that of their class.
     """
@@ -44,9 +61,44 @@ def run(main: Callable[..., None], arguments: Sequence[Any], description: str, u
         *parsed, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
         if unknown:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-        main(*parsed)
-    except (InvalidInputError, PushError) as error:
+        with _stopping_cleanly():
+            main(*parsed)
+    except (InvalidInputError, PushError, StorageError) as error:
         sys.exit(f"error: {error}")
+    except _Stopped as stop:
+        command, output_dir = ["python", *sys.argv], parsed[-1].output_dir
+        if not goes_on and os.path.isdir(output_dir) and (last := get_last_checkpoint(output_dir)):
+            goes_on, command = True, [*command, "--resume_from_checkpoint", last]
+        print(f"\nstopped; to {'go on' if goes_on else 'start again'}, run {shlex.join(command)}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if not has_no_room(error):
+            raise
+        file = getattr(error, "filename", None) or "a file"
+        sys.exit(
+            f"error: {file} could not be written, no room is left ({reason(error)}): make room, and run the same again."
+        )
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal that ends the script."""
+
+    def __init__(self, number: int, frame: Any) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def _stopping_cleanly() -> Iterator[None]:
+    def stop(*signal: Any) -> None:
+        raise _Stopped(*signal)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def make_trainer(

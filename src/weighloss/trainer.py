@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.utils import CONFIG_NAME
 
+from .checkpoints import CLASS_WEIGHTS_FILE
 from .checks import check_trainer
 from .errors import InvalidInputError
 from .hub import HubTrainer
@@ -28,7 +29,6 @@ from .metrics import classification_metrics
 from .record import RatioSweep
 from .weights import ClassWeights
 
-CLASS_WEIGHTS_FILE = "class_weights.json"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -42,14 +42,22 @@ class TrainingDriver(TrainerCallback):
     """
 
     sweep: RatioSweep | None = None
+    loads_weights = True
 
-    def driving(self, trainer: WeightedLossTrainer) -> AbstractContextManager[None]:
-        """The context in which `trainer.train()` runs: entered before the Trainer reads anything, left whatever happens."""
+    def driving(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any) -> AbstractContextManager[Any]:
+        """The context in which `trainer.train()` runs: entered before the Trainer reads anything, left whatever happens.
+
+        It is given what `train()` was, and gives what the Trainer is to resume from; with `loads_weights = False` only the
+        Trainer's state is taken from there.
+        """
         raise NotImplementedError
 
     def schedule_steps(self, num_training_steps: int) -> int:
         """Length of the learning-rate schedule in optimizer steps, out of those of the whole training."""
         return num_training_steps
+
+    def optimization_created(self) -> None:
+        """Called when optimizer and schedule are made, before a checkpoint is loaded into them."""
 
 
 class WeightedLossTrainer(HubTrainer):
@@ -172,19 +180,28 @@ class WeightedLossTrainer(HubTrainer):
             return loss, {"logits": logits} | {name: value for name, value in outputs.items() if name != "logits"}
         return loss, (loss, *outputs)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`, under the callbacks that drive the trainer."""
         with ExitStack() as stack:
             for driver in self.drivers():
-                stack.enter_context(driver.driving(self))
-            return super().train(*args, **kwargs)
+                resume_from_checkpoint = stack.enter_context(driver.driving(self, resume_from_checkpoint))
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """As `Trainer.create_scheduler`, of the length that the callbacks that drive the trainer ask for."""
         self.record_class_weights()  # here the model is that of model_init, and the ratio that of the search's trial
         for driver in self.drivers():
             num_training_steps = driver.schedule_steps(num_training_steps)
-        return super().create_scheduler(num_training_steps, optimizer)
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        for driver in self.drivers():
+            driver.optimization_created()
+        return scheduler
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if all(
+            driver.loads_weights for driver in self.drivers()
+        ):  # between two legs of a sweep there are none to load
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def evaluation_loop(
         self,

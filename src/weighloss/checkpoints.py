@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import logging
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import CONFIG_NAME
+
+from .errors import InvalidInputError
+from .store import read_json
+
+logger = logging.getLogger(__name__)
+
+CLASS_WEIGHTS_FILE = "class_weights.json"
+
+
+def checkpoint_at(output_dir: str | Path, global_step: int) -> Path:
+    """The checkpoint of an optimizer step, which need not be there."""
+    return Path(output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{global_step}"
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: the Trainer writes its state last, but may be killed deleting it too."""
+    files = list(checkpoint.rglob("*.safetensors"))
+    try:
+        TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        for file in files:
+            with safe_open(file, framework="numpy"):  # compares its header with its size
+                pass
+        for index in checkpoint.glob("*.safetensors.index.json"):
+            files += [checkpoint / name for name in set(read_json(index)["weight_map"].values())]
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError):
+        return False
+    torch_files = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
+    written = all(file.exists() for file in files) and all(map(zipfile.is_zipfile, torch_files))
+    return bool(files) and written and not (checkpoint / "checkpoint-is-incomplete.txt").exists()
+
+
+def remove_broken(output_dir: str | Path) -> None:
+    """Remove the checkpoints that a kill left half written or half deleted."""
+    for checkpoint in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if checkpoint.is_dir() and not is_whole(checkpoint):
+            logger.warning("%s is incomplete and removed.", checkpoint)
+            shutil.rmtree(checkpoint)
+
+
+def newest_within(output_dir: str | Path, done: int, num_legs: int, ratio: float, epochs: int = 1) -> Path | None:
+    """The newest checkpoint from which the leg after so many others can go on, in the first of so many epochs.
+
+    None where there is none: without the optimizer's state a leg starts anew.
+    """
+    found = []
+    for checkpoint in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if not is_whole(checkpoint) or not all(
+            (checkpoint / name).exists() for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
+        ):
+            continue
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        steps_per_leg = state.max_steps // num_legs
+        step = state.global_step - done * steps_per_leg
+        if 0 < step < steps_per_leg and step * epochs <= steps_per_leg and _ratio_of(checkpoint) == ratio:
+            found.append((step, checkpoint))
+    return max(found)[1] if found else None
+
+
+def write_state(folder: Path, trainer: Any, global_step: int, max_steps: int, train_batch_size: int) -> None:
+    """Write the state that a Trainer has after so many of its steps, from which `Trainer.train` goes on; no weights."""
+    handlers = [*trainer.callback_handler.callbacks, trainer.control]
+    stateful: Any = [handler for handler in handlers if isinstance(handler, ExportableState)]
+    state = TrainerState(
+        global_step=global_step,
+        max_steps=max_steps,
+        train_batch_size=train_batch_size,
+        stateful_callbacks=stateful,
+    )
+    state.compute_steps(trainer.args, max_steps)
+    state.save_to_json(str(folder / TRAINER_STATE_NAME))
+
+
+def _ratio_of(checkpoint: Path) -> float | None:
+    """The weight ratio that a checkpoint says it was trained with."""
+    for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE):
+        try:
+            ratio = read_json(checkpoint / name).get("weight_ratio")
+        except (FileNotFoundError, InvalidInputError):
+            continue
+        if ratio is not None:
+            return ratio
+    return None

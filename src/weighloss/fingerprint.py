@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+_WHOLE = 1 << 30  # bytes of data that are read in full; of more, rows at even distances
+_ROWS = 10_000
+
+# Training arguments that do not change what a leg comes to, or that a sweep sets itself, by their first letters.
+_WITHOUT_EFFECT = (
+    "class_counts", "dataloader_", "ddp_", "debug", "disable_tqdm", "do_", "enable_jit", "eval_", "hub_", "ignore_data",
+    "include_", "local_rank", "log", "num_train_epochs", "output_dir", "per_device_eval", "positive_label", "prediction_",
+    "project", "push_to_hub", "remove_unused", "report_to", "restore_", "resume_", "run_name", "save_", "seed",
+    "skip_memory", "torch_empty_cache", "trackio_", "use_cache", "weight_ratio",
+)  # fmt: skip
+# What a model's configuration says of the weighting, or only once it was saved.
+_NOT_OF_THE_MODEL = (
+    "_", "architectures", "class_counts", "class_weights", "dtype", "natural_ratio", "positive_label", "requirement",
+    "torch_dtype", "transformers_version", "weight_ratio",
+)  # fmt: skip
+
+
+def of_dataset(dataset: Any) -> str:
+    """Digest of a dataset's rows, as they are stored; of one of more than a GiB of 10,000 rows at even distances.
+
+    Of a dataset that is not a `datasets` one only its length counts: its items may be drawn anew each time.
+    """
+    digest = hashlib.sha256(str(len(dataset)).encode())
+    if hasattr(dataset, "with_format") and hasattr(dataset, "data"):
+        if dataset.data.nbytes > _WHOLE and len(dataset) > _ROWS:
+            dataset = dataset.select(np.linspace(0, len(dataset) - 1, _ROWS, dtype=np.int64))
+        writer = None
+        for table in dataset.with_format("arrow").iter(batch_size=1000):
+            table = table.replace_schema_metadata(None).combine_chunks()
+            if writer is None:
+                writer = pa.ipc.new_stream(pa.PythonFile(_Into(digest), mode="w"), table.schema)
+            writer.write_table(table)
+    return digest.hexdigest()[:16]
+
+
+def of_model(model: Any) -> str:
+    """Digest of a model's configuration, parameters and buffers."""
+    config = {name: value for name, value in model.config.to_dict().items() if not name.startswith(_NOT_OF_THE_MODEL)}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def of_arguments(args: Any) -> dict[str, Any]:
+    """The training arguments that decide what a leg comes to, and on how many processes of which kind."""
+    values = {
+        name: value
+        for name, value in args.to_dict().items()
+        if name == "dataloader_drop_last" or not name.startswith(_WITHOUT_EFFECT)
+    }
+    values |= {"device": args.device.type, "devices": args.world_size * max(1, args.n_gpu)}
+    return json.loads(json.dumps(values, default=str))
+
+
+class _Into:
+    """A file that is only digested."""
+
+    closed = False
+
+    def __init__(self, digest: Any) -> None:
+        self.digest = digest
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""

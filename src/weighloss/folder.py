@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .errors import InvalidInputError
+from .metrics import decisions, precision_recall
+from .record import RatioSweep, SweepPoint
+from .store import PREDICTIONS_FOLDER, SWEEP_FILE
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".sweep.lock"
+
+# What two runs of the same sweep agree on, and what it is called.
+_COMPARED = {
+    "counts": "the training labels' counts",
+    "label_names": "the classes' names",
+    "positive_label": "positive_label",
+    "num_eval": "the number of evaluation examples",
+    "seeds": "seeds",
+    "epochs_per_ratio": "epochs_per_ratio",
+    "search": "the search",
+    "requirement": "the requirement to choose by",
+}
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a folder for a sweep and hold it: until then, or until this process dies, no other one sweeps into it.
+
+    Raises
+    ------
+    InvalidInputError
+        When another process holds it, or it cannot be made.
+    """
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        (folder / PREDICTIONS_FOLDER).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InvalidInputError(
+            f"another process is sweeping into {folder}: wait until it ends, or give another output folder."
+        ) from None
+    except OSError as error:
+        raise InvalidInputError(f"{folder} cannot hold the sweep ({error}): give another output folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def found_in(folder: Path, planned: RatioSweep) -> RatioSweep | None:
+    """The planned sweep with the legs that an earlier run of it has left in a folder; None where there is no sweep.
+
+    A leg whose predictions are damaged, or are not those of its point, is left out, and a warning names the file.
+
+    Raises
+    ------
+    InvalidInputError
+        When the folder holds another sweep, or what it holds cannot be read; it says what differs.
+    """
+    if not (folder / SWEEP_FILE).exists():
+        return None
+    found = RatioSweep.load(folder)
+    if differences := list(_differences(planned, found)):
+        raise InvalidInputError(
+            f"{folder} already holds another sweep ({'; '.join(differences)}): give another output folder, or the same "
+            "arguments to go on with that one."
+        )
+    if found.versions != planned.versions:
+        logger.warning(
+            "%s was begun with %s and goes on with %s: its legs may differ by that.",
+            folder,
+            *(", ".join(f"{name} {number}" for name, number in s.versions.items()) for s in (found, planned)),
+        )
+    whole = [point for point in found.points if _has_its_predictions(found, point)]
+    return replace(
+        planned, points=tuple(whole), failed=found.failed, arguments=found.arguments | planned.arguments, folder=folder
+    )
+
+
+def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
+    for name, called in _COMPARED.items():
+        now, then = getattr(planned, name), getattr(found, name)
+        if now != then:
+            yield f"{called}: {_said(now)} here, {_said(then)} there"
+    if not planned.search and planned.ratios != found.ratios:
+        now, then = (_said([float(f"{ratio:.4g}") for ratio in sweep.ratios]) for sweep in (planned, found))
+        yield f"ratios: {now} here, {then} there"
+    if not found.fingerprint:
+        yield "it was written by a version that did not note of what it was"
+        return
+    for name, digest in planned.fingerprint.items():
+        if found.fingerprint.get(name) != digest:
+            yield f"the {name} differs"
+    for name, value in planned.arguments.items():
+        if value != found.arguments.get(name):
+            yield f"{name}: {_said(value)} here, {_said(found.arguments.get(name))} there"
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _has_its_predictions(sweep: RatioSweep, point: SweepPoint) -> bool:
+    try:
+        logits, labels = sweep.predictions(point)
+        measured = precision_recall(**decisions(logits, labels, sweep.positive_label))
+    except InvalidInputError as error:
+        logger.warning("%s The leg with w_r = %.4g is trained again.", error, point.ratio)
+        return False
+    if any(measured[name] != getattr(point, name) for name in ("tp", "fp", "fn", "tn", "precision", "recall", "f1")):
+        logger.warning(
+            "%s says of w_r = %.4g what its predictions do not: that leg is trained again.",
+            sweep.folder and sweep.folder / SWEEP_FILE,
+            point.ratio,
+        )
+        return False
+    return True

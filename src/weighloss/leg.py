@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from .bootstrap import bootstrap
+from .choose import Requirement
+from .metrics import logits_and_labels
+from .record import MEASURED, FailedLeg, SweepPoint
+from .rewind import sampler_of
+from .store import PREDICTIONS_FOLDER
+from .trainer import WeightedLossTrainer
+
+REQUIREMENT_METRIC = "requirement"
+
+
+@dataclass(frozen=True)
+class FinishedLeg:
+    """What a leg came to, and what it predicted for every evaluation item: float and int arrays, as on disk."""
+
+    leg: SweepPoint | FailedLeg
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+class LegEvaluation:
+    """Takes a leg's figures and predictions out of a trainer's own evaluation.
+
+    It stands in for the trainer's `compute_metrics` until `close()`.
+    """
+
+    def __init__(self, trainer: WeightedLossTrainer) -> None:
+        self._trainer = trainer
+        self._users: Any = trainer.compute_metrics
+        self._is_of_leg = False
+        trainer.compute_metrics = self._compute_metrics
+
+    def close(self) -> None:
+        """Give the trainer back its own `compute_metrics`."""
+        self._trainer.compute_metrics = self._users
+        self._is_of_leg = False  # a leg's evaluation may have been interrupted
+
+    def expect(self) -> None:
+        """The next evaluation is that of a leg."""
+        self._is_of_leg = True
+
+    def finished(self, metrics: dict[str, float], eval_dataloader: Any, leg: int, **facts: Any) -> FinishedLeg | None:
+        """The leg whose evaluation has just come to these metrics; None when it was not that of a leg.
+
+        `facts` are the fields of `SweepPoint` that no evaluation tells.
+        """
+        if not self._is_of_leg:
+            return None
+        self._is_of_leg = False
+        prediction = _in_dataset_order(self._prediction, eval_dataloader, self._trainer.args)
+        del self._prediction
+        logits, labels = logits_and_labels(prediction)
+        args = self._trainer.args
+        of = {"ratio": args.weight_ratio, "seed": args.seed, "global_step": facts["global_step"]}
+        if not np.isfinite(logits).all():
+            reason = (
+                f"the loss is {metrics['eval_loss']}: {np.mean(~np.isfinite(logits)):.0%} of the model's outputs are no "
+                "finite numbers; a lower learning rate or a ratio nearer to 1 may help"
+            )
+            return FinishedLeg(FailedLeg(**of, reason=reason), logits, labels)
+        point = SweepPoint(
+            **of,
+            **cast(Any, {name: self._measured[name] for name in MEASURED}),
+            eval_loss=metrics["eval_loss"],
+            eval_plain_loss=metrics["eval_plain_loss"],
+            seconds=facts["seconds"],
+            predictions=f"{PREDICTIONS_FOLDER}/leg-{leg:02d}_ratio-{of['ratio']:.4g}_seed-{of['seed']}.parquet",
+            other_metrics={name: value for name, value in self._measured.items() if name not in MEASURED},
+            **cast(Any, bootstrap([(logits, labels)], self._trainer.positive_label).of_point()),
+        )
+        return FinishedLeg(point, logits, labels)
+
+    def _compute_metrics(self, prediction: Any) -> dict[str, Any]:
+        if not self._is_of_leg:
+            return self._users(prediction)
+        self._prediction = prediction
+        of = {"weight_ratio": self._trainer.args.weight_ratio, "seed": self._trainer.args.seed}
+        logits = prediction.predictions
+        if not all(np.isfinite(part).all() for part in _parts(logits)):
+            return of  # there is nothing to measure
+        measured = self._trainer.default_metrics(prediction)
+        others = {} if self._users is self._trainer.default_metrics else self._users(prediction)
+        numbers = {name: value for name, value in others.items() if np.ndim(value) == 0 and name not in MEASURED}
+        self._measured = measured | {name: float(value) for name, value in numbers.items()}
+        return of | measured | others
+
+
+@dataclass(frozen=True)
+class KeptBy:
+    """By what the leg is chosen whose model is kept: a requirement, or else a metric of the evaluation."""
+
+    requirement: Requirement | None
+    metric: str | None
+    greater_is_better: bool
+    positive_label: int
+
+    def value(self, finished: FinishedLeg) -> float:
+        """What is compared: the higher the better; NaN for a leg that failed or has no such metric."""
+        point = finished.leg
+        if isinstance(point, FailedLeg):
+            return float("nan")
+        if self.requirement is not None:
+            lower = None
+            if self.requirement.confidence is not None:
+                predictions = [(finished.logits, finished.labels)]
+                intervals = bootstrap(predictions, self.positive_label, self.requirement.confidence)
+                lower = float(getattr(intervals, self.requirement.kind)[0, 0])
+            return self.requirement.score(point, lower)
+        known = point.other_metrics | {name: getattr(point, name) for name in MEASURED} | point.metrics
+        value = known.get((self.metric or "").removeprefix("eval_"), float("nan"))
+        return value if self.greater_is_better else -value
+
+    @property
+    def because(self) -> str:
+        """Why its leg is the one, as the record says it."""
+        if self.requirement is not None:
+            return f"chosen for {self.requirement.text}"
+        metric = (self.metric or "").removeprefix("eval_").replace("_", " ").replace("f1", "F1")
+        return f"the best {metric} of the sweep"
+
+
+def _parts(logits: Any) -> list[Any]:
+    """The logits of an evaluation, in one array or in one for each batch, without what models return behind them."""
+    if isinstance(logits, tuple):
+        logits = logits[0]
+    return [part[0] if isinstance(part, tuple) else part for part in logits] if isinstance(logits, list) else [logits]
+
+
+def _in_dataset_order(prediction: Any, eval_dataloader: Any, args: Any) -> Any:
+    """The predictions in the evaluation set's order, which group_by_length shuffles."""
+    sampler = sampler_of(eval_dataloader)
+    if isinstance(sampler, LengthGroupedSampler):
+        sampler.generator.manual_seed(args.seed if args.data_seed is None else args.data_seed)
+        rows = np.argsort(list(sampler))
+        logits = prediction.predictions
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        prediction = type(prediction)(predictions=logits[rows], label_ids=prediction.label_ids[rows])
+    return prediction

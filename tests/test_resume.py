@@ -1,0 +1,554 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
+from weighloss import (
+    InvalidInputError,
+    RatioSearch,
+    RatioSweep,
+    RatioSweepCallback,
+    StorageError,
+    WeightedLossConfig,
+    WeightedLossTrainer,
+    plot_sweep,
+    report,
+)
+from weighloss.fingerprint import of_dataset
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import faults
+
+BEST = {
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "f1",
+    "save_strategy": "best",
+    "save_only_model": True,
+    "save_total_limit": 1,
+}
+EVERY_THIRD_STEP = BEST | {
+    "save_strategy": "steps",
+    "save_only_model": False,
+    "save_steps": 3,
+    "eval_strategy": "steps",
+    "eval_steps": 3,
+}
+STEPS = 12  # of a leg: 192 examples in batches of 16
+
+
+class Stop(TrainerCallback):
+    """Ends the process's training at an optimizer step, as a kill would, and notes the steps."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at = at
+        self.steps = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps.append(state.global_step)
+        if state.global_step == self.at:
+            raise KeyboardInterrupt
+
+
+def make_sweep(folder, train_data, eval_data, stop=None, config=None, sweep=None, **kwargs):
+    model = {} if "model_init" in kwargs else {"model": make_model()}
+    training = {"per_device_train_batch_size": 16, "learning_rate": 1e-2} | BEST | (config or {})
+    return WeightedLossTrainer(
+        args=WeightedLossConfig(str(folder), **quiet_args(**training)),
+        train_dataset=train_data,
+        eval_dataset=eval_data,
+        data_collator=collate,
+        callbacks=[
+            RatioSweepCallback(**{"ratios": [0.5, 4, 30], "seeds": [1]} | (sweep or {})),
+            *([stop] if stop else []),
+        ],
+        **(model | kwargs),
+    )
+
+
+def stopped(folder, train_data, eval_data, at, **kwargs):
+    """A sweep that was ended at a step, in a trainer that is then thrown away."""
+    with pytest.raises(KeyboardInterrupt):
+        make_sweep(folder, train_data, eval_data, Stop(at), **kwargs).train()
+
+
+def finished(folder, train_data, eval_data, stop=None, **kwargs):
+    """What a sweep that runs to its end leaves, the model that the trainer holds included."""
+    trainer = make_sweep(folder, train_data, eval_data, stop, **kwargs)
+    trainer.train()
+    content = json.loads((folder / "sweep.json").read_text())
+    for point in content["points"]:
+        del point["seconds"]
+    predictions = {file.name: file.read_bytes() for file in folder.glob("predictions/*.parquet")}
+    return content, predictions, parameters(trainer.model).tolist(), trainer.args.weight_ratio
+
+
+def sizes(folder):
+    return [len(RatioSweep.load(folder).points), len(list(folder.glob("predictions/*.parquet")))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [BEST, EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"}],
+    ids=["best_models", "checkpoints_within_legs"],
+)
+def test_a_sweep_that_is_killed_anywhere_ends_as_if_nothing_had_happened(train_data, eval_data, config, capfd):
+    hit = faults.campaign(
+        lambda folder: make_sweep(folder, train_data, eval_data, config=config, sweep={"seeds": [1, 2]}),
+        kills=len(faults.MOMENTS) + 1,
+    )
+    assert sum(times > 0 for times in hit.values()) >= len(faults.MOMENTS)
+
+
+@pytest.mark.parametrize(
+    ("config", "sweep", "at", "goes_on_after"),
+    [
+        (EVERY_THIRD_STEP, {}, STEPS + 8, STEPS + 6),
+        (EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"}, {}, STEPS + 8, STEPS + 6),
+        (EVERY_THIRD_STEP | {"accelerator_config": {"use_seedable_sampler": False}}, {}, 8, 6),
+        (EVERY_THIRD_STEP | {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8}, {}, 8, 6),
+        (EVERY_THIRD_STEP, {"epochs_per_ratio": 2}, 2 * STEPS + STEPS + 5, 2 * STEPS + STEPS + 3),
+        # of an epoch's order that follows from random numbers drawn before it, only the first in a leg is known
+        (
+            EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"},
+            {"epochs_per_ratio": 2},
+            2 * STEPS + STEPS + 5,
+            2 * STEPS,
+        ),
+        (EVERY_THIRD_STEP | {"save_only_model": True}, {}, STEPS + 8, STEPS),
+        (EVERY_THIRD_STEP | {"ignore_data_skip": True}, {}, STEPS + 8, STEPS),
+        (BEST, {}, 2 * STEPS + 8, 2 * STEPS),
+        (BEST | {"save_strategy": "no", "load_best_model_at_end": False}, {}, 2 * STEPS + 8, 2 * STEPS),
+    ],
+    ids=[
+        "checkpoint", "group_by_length", "random_sampler", "accumulation", "second_epoch", "second_epoch_group_by_length",
+        "models_only", "ignore_data_skip", "best_models", "no_models",
+    ],
+)  # fmt: skip
+def test_a_sweep_goes_on_at_its_last_checkpoint_within_a_leg_or_after_its_last_leg(
+    tmp_path, train_data, eval_data, config, sweep, at, goes_on_after
+):
+    given = {"config": config, "sweep": sweep}
+    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
+    stopped(tmp_path / "cut", train_data, eval_data, at, **given)
+    done = len(RatioSweep.load(tmp_path / "cut").points)
+    assert done == at // (STEPS * sweep.get("epochs_per_ratio", 1))
+    stop = Stop()
+    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
+    assert stop.steps[0] == goes_on_after + 1
+
+
+@pytest.mark.parametrize("resume", [True, "checkpoint-3"], ids=["true", "path"])
+def test_resume_from_checkpoint_may_be_given_and_changes_nothing(tmp_path, train_data, eval_data, resume):
+    whole = finished(tmp_path / "whole", train_data, eval_data, config=EVERY_THIRD_STEP)
+    trainer = make_sweep(tmp_path / "new", train_data, eval_data, Stop(5), config=EVERY_THIRD_STEP)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(resume_from_checkpoint=True)  # nothing there yet
+    stop = Stop(30)
+    trainer = make_sweep(tmp_path / "new", train_data, eval_data, stop, config=EVERY_THIRD_STEP)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(resume_from_checkpoint=resume if resume is True else str(tmp_path / "new" / resume))
+    assert stop.steps[0] == 4
+    assert finished(tmp_path / "new", train_data, eval_data, config=EVERY_THIRD_STEP) == whole
+    trainer = make_sweep(tmp_path / "other", train_data, eval_data)
+    with pytest.raises(InvalidInputError, match="is not of the sweep in"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-12"))
+
+
+def test_the_same_trainer_goes_on_after_an_interruption(tmp_path, train_data, eval_data):
+    whole = finished(tmp_path / "whole", train_data, eval_data)
+    trainer = make_sweep(tmp_path / "cut", train_data, eval_data, Stop(STEPS + 8))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.pop_callback(Stop)
+    trainer.train()
+    assert parameters(trainer.model).tolist() == whole[2]
+    assert len(RatioSweep.load(tmp_path / "cut").points) == 3
+
+
+def test_with_model_init_a_sweep_goes_on_with_every_seeds_own_head(tmp_path, train_data, eval_data):
+    given = {"model_init": lambda: make_model(seed=torch.initial_seed()), "sweep": {"seeds": [1, 2]}}
+    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
+    stopped(tmp_path / "cut", train_data, eval_data, 4 * STEPS + 2, **given)
+    assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
+
+
+def test_adapters_go_on(tmp_path, train_data, eval_data):
+    peft = pytest.importorskip("peft")
+
+    def model_init():
+        return peft.get_peft_model(make_model(seed=3), peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"]))
+
+    given = {"model_init": model_init, "config": EVERY_THIRD_STEP}
+    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
+    stopped(tmp_path / "cut", train_data, eval_data, STEPS + 8, **given)
+    stop = Stop()
+    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
+    assert stop.steps[0] == STEPS + 7
+
+
+def test_a_search_goes_on_with_the_ratios_that_it_would_have_taken(tmp_path, train_data, eval_data):
+    given = {"sweep": {"ratios": RatioSearch("recall>=0.7", max_legs=4)}}
+    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
+    assert len(whole[0]["points"]) == 4
+    stopped(tmp_path / "cut", train_data, eval_data, 2 * STEPS + 2, **given)
+    assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
+    stop = Stop()
+    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
+    assert not stop.steps
+    with pytest.raises(InvalidInputError, match=r"the search: .*max_legs=5.* here, .*max_legs=4.* there"):
+        make_sweep(
+            tmp_path / "cut", train_data, eval_data, sweep={"ratios": RatioSearch("recall>=0.7", max_legs=5)}
+        ).train()
+
+
+def test_a_finished_sweep_is_not_trained_again(tmp_path, train_data, eval_data):
+    whole = finished(tmp_path, train_data, eval_data)
+    stop = Stop()
+    assert finished(tmp_path, train_data, eval_data, stop) == whole
+    assert not stop.steps
+
+
+def test_a_model_that_is_needed_and_on_no_disk_is_trained_again_and_nothing_else(
+    tmp_path, train_data, eval_data, caplog
+):
+    whole = finished(tmp_path / "best", train_data, eval_data)
+    (kept,) = tmp_path.glob("best/checkpoint-*")
+    (kept / "model.safetensors").unlink()
+    stop = Stop()
+    assert finished(tmp_path / "best", train_data, eval_data, stop) == whole
+    last = int(kept.name.split("-")[1])
+    assert stop.steps == list(range(last - STEPS + 1, last + 1))
+    assert "is needed, but not on disk" in caplog.text
+
+    last_leg = {"config": {"save_strategy": "no", "load_best_model_at_end": False}}
+    whole = finished(tmp_path / "last", train_data, eval_data, **last_leg)
+    stop = Stop()
+    assert finished(tmp_path / "last", train_data, eval_data, stop, **last_leg) == whole
+    assert stop.steps == list(range(2 * STEPS + 1, 3 * STEPS + 1))
+
+    last_leg["config"]["save_strategy"] = "epoch"
+    whole = finished(tmp_path / "epoch", train_data, eval_data, **last_leg)
+    stop = Stop()
+    assert finished(tmp_path / "epoch", train_data, eval_data, stop, **last_leg) == whole
+    assert not stop.steps
+
+
+def test_a_batch_size_that_was_found_is_gone_on_with(tmp_path, train_data, eval_data):
+    class OutOfMemory(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.train_batch_size == 16 and state.global_step == 2:
+                raise RuntimeError("CUDA out of memory.")
+
+    given = {"config": {"auto_find_batch_size": True}}
+    trainer = make_sweep(tmp_path / "whole", train_data, eval_data, OutOfMemory(), **given)
+    trainer.train()
+    assert trainer._train_batch_size < 16
+    steps = RatioSweep.load(tmp_path / "whole").points[0].global_step
+    trainer = make_sweep(tmp_path / "cut", train_data, eval_data, OutOfMemory(), **given)
+    trainer.add_callback(Stop(steps + 3))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    stop = Stop()
+    finished(tmp_path / "cut", train_data, eval_data, stop, **given)
+    assert stop.steps[0] == steps + 1
+    points = [RatioSweep.load(tmp_path / name).points for name in ("whole", "cut")]
+    assert [point.tp for point in points[0]] == [point.tp for point in points[1]]
+
+
+OTHER = make_data(192, seed=9)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"train_data": OTHER}, "the training data's counts: .* here, .* there|the training data differs"),
+        ({"train_data": make_data(192, 0).map(lambda row, i: {"input_ids": [7, *row["input_ids"]]} if i == 100 else row,
+                                              with_indices=True)}, r"\(the training data differs\)"),
+        ({"eval_data": make_data(100, 3)}, "the evaluation data differs"),
+        ({"eval_data": make_data(90, 1)}, "the number of evaluation examples: 90 here, 100 there"),
+        ({"model": make_model(seed=5)}, r"\(the model differs\)"),
+        ({"model": make_model(dropout=0.2)}, r"\(the model differs\)"),
+        ({"sweep": {"seeds": [2]}}, "seeds: 2 here, 1 there"),
+        ({"sweep": {"ratios": [0.5, 4, 31]}}, "ratios: 0.5, 4.0, 31.0 here, 0.5, 4.0, 30.0 there"),
+        ({"sweep": {"epochs_per_ratio": 2}}, "epochs_per_ratio: 2 here, 1 there"),
+        ({"sweep": {"choose": "recall>=0.9"}}, "the requirement to choose by: recall>=0.9 here, None there"),
+        ({"config": {"learning_rate": 2e-2}}, "learning_rate: 0.02 here, 0.01 there"),
+        ({"config": {"per_device_train_batch_size": 8}}, "per_device_train_batch_size: 8 here, 16 there"),
+        ({"config": {"label_smoothing_factor": 0.1}}, "label_smoothing_factor: 0.1 here, 0.0 there"),
+        ({"config": {"metric_for_best_model": "recall"}}, "metric_for_best_model: recall here, f1 there"),
+        ({"config": {"positive_label": "ham"}}, "positive_label: 0 here, 1 there"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_another_sweep_in_the_folder_is_refused_with_what_differs(tmp_path, train_data, eval_data, change, sentence):
+    stopped(tmp_path, train_data, eval_data, STEPS + 2)
+    before = (tmp_path / "sweep.json").read_bytes()
+    change = {"train_data": train_data, "eval_data": eval_data} | change
+    trainer = make_sweep(tmp_path, change.pop("train_data"), change.pop("eval_data"), **change)
+    with pytest.raises(InvalidInputError, match=sentence) as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+    assert "give another output folder" in str(caught.value)
+    assert (tmp_path / "sweep.json").read_bytes() == before
+
+
+def test_what_changes_no_result_may_change_when_a_sweep_goes_on(tmp_path, train_data, eval_data, caplog):
+    whole = finished(tmp_path / "whole", train_data, eval_data)
+    stopped(tmp_path / "cut", train_data, eval_data, STEPS + 2)
+    content = json.loads((tmp_path / "cut" / "sweep.json").read_text())
+    content["versions"]["torch"] = "1.0"
+    (tmp_path / "cut" / "sweep.json").write_text(json.dumps(content))
+    moved = (tmp_path / "cut").rename(tmp_path / "moved")
+    config = {"logging_steps": 1, "dataloader_num_workers": 1, "save_total_limit": 3, "run_name": "again"}
+    rows = Dataset.from_list(train_data.to_list(), features=train_data.features)  # the same rows, another object
+    content, *rest = finished(moved, rows, eval_data, config=config)
+    assert content == whole[0]
+    assert rest == list(whole[1:])
+    assert "torch 1.0 and goes on with" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "edited"])
+def test_a_damaged_leg_is_named_and_trained_again_and_the_rest_is_kept(
+    tmp_path, train_data, eval_data, caplog, damage
+):
+    whole = finished(tmp_path, train_data, eval_data)
+    first, *others = RatioSweep.load(tmp_path).points
+    file = tmp_path / first.predictions
+    if damage == "truncated":
+        os.truncate(file, file.stat().st_size // 2)
+    elif damage == "missing":
+        file.unlink()
+    else:
+        text = (tmp_path / "sweep.json").read_text()
+        (tmp_path / "sweep.json").write_text(text.replace(f'"tp": {first.tp},', f'"tp": {first.tp + 1},', 1))
+    if damage != "edited":
+        charted = RatioSweep.load(tmp_path)
+        assert len(charted.curve("f1")["ratio"]) == 3
+        plot_sweep(charted, tmp_path)
+    stop = Stop()
+    assert finished(tmp_path, train_data, eval_data, stop) == whole
+    assert stop.steps == list(range(1, STEPS + 1))
+    assert (str(file) if damage != "edited" else "sweep.json says of w_r = 0.5") in caplog.text
+    assert [point.seconds for point in RatioSweep.load(tmp_path).points[1:]] == [point.seconds for point in others]
+
+
+def test_a_damaged_sweep_file_is_refused_and_nothing_is_touched(tmp_path, train_data, eval_data):
+    stopped(tmp_path, train_data, eval_data, 2 * STEPS + 2)
+    os.truncate(tmp_path / "sweep.json", 200)
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(InvalidInputError, match="not readable as JSON"):
+        make_sweep(tmp_path, train_data, eval_data).train()
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()} == files
+
+
+def test_two_processes_do_not_sweep_into_one_folder_and_death_frees_it(tmp_path, train_data, eval_data):
+    code = f"""
+import sys, time; sys.path.insert(0, {str(ROOT / "tests")!r})
+from pathlib import Path; from weighloss.folder import held
+with held(Path({str(tmp_path)!r})):
+    print("held", flush=True); time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        stop = Stop()
+        with pytest.raises(InvalidInputError, match=f"another process is sweeping into {tmp_path}"):
+            make_sweep(tmp_path, train_data, eval_data, stop).train()
+        assert not stop.steps
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    make_sweep(tmp_path, train_data, eval_data, stop).train()
+    assert len(stop.steps) == 3 * STEPS
+
+
+@contextmanager
+def small_disk(path: Path, size: str):
+    path.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True
+    ).returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "legs", "what"),
+    [
+        (BEST, 1, "a checkpoint in"),
+        (BEST | {"save_strategy": "no", "load_best_model_at_end": False}, 2, "leg-02|sweep.json"),
+    ],
+    ids=["checkpoint", "predictions"],
+)
+def test_a_full_disk_loses_nothing_and_says_what_could_not_be_written(
+    tmp_path, train_data, eval_data, config, legs, what
+):
+    class Fill(TrainerCallback):
+        """Leaves no room for a file once so many legs are done."""
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == legs * STEPS + 1:
+                with open(Path(args.output_dir).parent / "filler", "wb", buffering=0) as filler, suppress(OSError):
+                    while True:
+                        filler.write(b"0" * 1024)
+
+    whole = finished(tmp_path / "whole", train_data, eval_data, config=config)
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        trainer = make_sweep(disk / "cut", train_data, eval_data, Fill(), config=config)
+        with pytest.raises(StorageError, match=f"({what}).* could not be written.*{legs} of 3 legs") as caught:
+            trainer.train()
+        assert "\n" not in str(caught.value)
+        assert "make room" in str(caught.value)
+        assert len(RatioSweep.load(disk / "cut").points) == legs
+        (disk / "filler").unlink()
+        stop = Stop()
+        assert finished(disk / "cut", train_data, eval_data, stop, config=config) == whole
+        assert stop.steps[0] == legs * STEPS + 1
+
+
+class Explode(TrainerCallback):
+    """Makes the loss of one ratio's legs NaN, by a weight, as a learning rate that is too high does."""
+
+    def __init__(self, ratio) -> None:
+        self.ratio = ratio
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        if args.weight_ratio == self.ratio and state.global_step % STEPS == 5:
+            model.classifier.weight.data[0, 0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"metric_for_best_model": "plain_loss"}, {"save_strategy": "epoch", "eval_strategy": "epoch"}],
+    ids=["f1", "plain_loss", "every_leg"],
+)
+def test_a_leg_whose_loss_is_nan_is_recorded_as_failed_and_the_next_goes_on(
+    tmp_path, train_data, eval_data, config, caplog
+):
+    expected = finished(tmp_path / "without", train_data, eval_data, config=config, sweep={"ratios": [0.5, 30]})
+    trainer = make_sweep(tmp_path / "sweep", train_data, eval_data, Explode(4), config=config)
+    trainer.train()
+    sweep = RatioSweep.load(tmp_path / "sweep")
+    assert [point.ratio for point in sweep.points] == [0.5, 30]
+    (failed,) = sweep.failed
+    assert (failed.ratio, failed.seed, failed.global_step) == (4, 1, 2 * STEPS)
+    assert "the loss is nan" in failed.reason
+    assert failed.reason in caplog.text
+    for point, of_the_other in zip(sweep.points, RatioSweep.load(tmp_path / "without").points, strict=True):
+        assert np.array_equal(
+            sweep.predictions(point)[0], RatioSweep.load(tmp_path / "without").predictions(of_the_other)[0]
+        )
+    assert parameters(trainer.model).tolist() == expected[2]
+    assert "failed" in report.table(sweep).splitlines()[2]
+    assert "Failed. At w_r = 4 with seed 1: the loss is nan" in report.summary(sweep)
+    axes = plot_sweep(sweep)["precision_recall"].axes[0]
+    assert "missing: training failed at 4" in [text.get_text() for text in axes.get_legend().get_texts()]
+    precision = next(line for line in axes.lines if line.get_label() == "precision")
+    assert np.isnan(precision.get_ydata()[1])
+
+    stop = Stop()
+    again = make_sweep(tmp_path / "sweep", train_data, eval_data, stop, config=config)
+    again.train()
+    assert not stop.steps
+    assert RatioSweep.load(tmp_path / "sweep") == sweep
+
+
+def test_a_search_ends_where_its_leg_fails(tmp_path, train_data, eval_data):
+    trainer = make_sweep(tmp_path, train_data, eval_data, sweep={"ratios": RatioSearch("recall>=0.99", max_legs=5)})
+    first = trainer.weights_at(None).ratio
+    trainer.add_callback(Explode(first))
+    trainer.train()
+    sweep = RatioSweep.load(tmp_path)
+    assert not sweep.points
+    assert [leg.ratio for leg in sweep.failed] == [first]
+
+
+def test_disk_holds_at_most_two_models_and_the_best_and_memory_does_not_grow(tmp_path):
+    code = f"""
+import resource, sys; sys.path.insert(0, {str(ROOT / "tests")!r})
+import test_resume as t; from conftest import make_data; from pathlib import Path
+class Watch(t.TrainerCallback):
+    most, peaks, legs = 0, [], 0
+    def look(self, args, state, control, **kwargs):
+        self.most = max(self.most, len(list(Path(args.output_dir).glob("checkpoint-*/model.safetensors"))))
+    on_save = on_step_end = look
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.look(args, state, control); self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+watch = Watch()
+sweep = {{"ratios": [1.2**i for i in range(-10, 30)]}}
+t.make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), watch, config=t.EVERY_THIRD_STEP, sweep=sweep).train()
+print(watch.most, len(watch.peaks), watch.peaks[-1] / watch.peaks[1])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    models, legs, growth = map(float, run.stdout.splitlines()[-1].split())
+    assert legs == 40
+    assert models <= 3
+    assert growth < 1.05
+
+
+def script(folder, small_model, *more):
+    return [
+        sys.executable, str(ROOT / "scripts" / "sweep.py"), "--model_name_or_path", small_model, "--max_seq_length", "32",
+        "--max_train_samples", "320", "--ratios", "0.5", "4", "30", "--disable_tqdm", "True", "--output_dir", str(folder),
+        *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_script_cleanly_and_the_command_that_it_names_goes_on(tmp_path, small_model, number):
+    command = script(tmp_path / "sweep", small_model)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not list(tmp_path.glob("sweep/predictions/*.parquet")):
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in said
+    assert "legs are done and kept in" in said
+    again = said.splitlines()[-1].partition("to go on, run python ")[2]
+    assert again
+    before = RatioSweep.load(tmp_path / "sweep").points
+    run = subprocess.run(f"{sys.executable} {again}", shell=True, capture_output=True, text=True, check=True)
+    after = RatioSweep.load(tmp_path / "sweep")
+    assert after.points[: len(before)] == before
+    assert len(after.points) == 3
+    assert (tmp_path / "sweep" / "model.safetensors").exists()
+    assert "Going on with the sweep" in run.stderr
+
+
+def test_a_datasets_digest_is_that_of_its_rows(train_data):
+    digest = of_dataset(train_data)
+    again = Dataset.from_list(train_data.to_list(), features=train_data.features)
+    assert of_dataset(again) == digest
+    assert of_dataset(train_data.select(range(len(train_data)))) == digest
+    assert of_dataset(train_data.with_transform(lambda rows: rows)) == digest
+    assert of_dataset(train_data.shuffle(seed=1)) != digest
+    assert of_dataset(train_data.select(range(191))) != digest
+
+
+def test_checkpoints_hold_the_best_model_when_the_point_is_written(tmp_path, train_data, eval_data):
+    """The order on disk that makes a kill harmless: model, point, and only then the older model's end."""
+    finished(tmp_path, train_data, eval_data)
+    sweep = RatioSweep.load(tmp_path)
+    (kept,) = tmp_path.glob("checkpoint-*")
+    weights = safetensors.torch.load_file(kept / "model.safetensors")
+    assert kept.name == f"checkpoint-{sweep.kept_point.global_step}"
+    assert weights
