@@ -7,8 +7,9 @@ python scripts/sweep.py --help                            # every other flag
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from weighloss import InvalidInputError, RatioSearch, RatioSweepCallback, WeightedLossConfig, report
+from weighloss import InvalidInputError, RatioSearch, RatioSweepCallback, WeightedLossConfig, report, sweep_on_ray
 from weighloss.data import DataArguments
 from weighloss.model import ModelArguments
 from weighloss.script import finish, make_trainer, run
@@ -43,6 +44,14 @@ class SweepArguments:
         },
     )
     max_legs: int = field(default=6, metadata={"help": "Fine-tunes that --search may take."})
+    backend: Literal["local", "ray"] = field(
+        default="local", metadata={"help": "ray runs the fine-tunes side by side, as trials of Ray Tune."}
+    )
+    ray_address: str | None = field(
+        default=None, metadata={"help": "Address of a running Ray cluster. Default: one on this machine."}
+    )
+    cpus_per_trial: int = field(default=1, metadata={"help": "CPUs, and threads, of each fine-tune on Ray."})
+    gpus_per_trial: float = field(default=0.0, metadata={"help": "GPUs of each fine-tune on Ray."})
     push_predictions: bool = field(
         default=False, metadata={"help": "With --push_to_hub, push the evaluation set's logits and labels too."}
     )
@@ -63,7 +72,10 @@ def sweep(
         choose=requirement,
     )
     trainer, test = make_trainer(model_args, data_args, args, [callback])
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if sweep_args.backend == "ray":
+        sweep_on_ray(trainer, callback, sweep_args.ray_address, sweep_args.cpus_per_trial, sweep_args.gpus_per_trial)
+    else:
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if not callback.sweep.points:
         why = callback.sweep.failed[0].reason if callback.sweep.failed else "the training was stopped before its end"
         raise InvalidInputError(f"no leg came to any figures: {why}.")

@@ -20,7 +20,7 @@ from weighloss import (
     RatioSearch,
     RatioSweep,
     RatioSweepCallback,
-    StorageError,
+    SweepStoppedError,
     WeightedLossConfig,
     WeightedLossTrainer,
     plot_sweep,
@@ -389,29 +389,30 @@ def small_disk(path: Path, size: str):
 
 
 @pytest.mark.parametrize(
-    ("config", "legs", "what"),
+    ("config", "legs", "room", "what"),
     [
-        (BEST, 1, "a checkpoint in"),
-        (BEST | {"save_strategy": "no", "load_best_model_at_end": False}, 2, "leg-02|sweep.json"),
+        (BEST, 1, 40_000, "a checkpoint in"),
+        (BEST | {"save_strategy": "no", "load_best_model_at_end": False}, 2, 0, "leg-02"),
     ],
     ids=["checkpoint", "predictions"],
 )
 def test_a_full_disk_loses_nothing_and_says_what_could_not_be_written(
-    tmp_path, train_data, eval_data, config, legs, what
+    tmp_path, train_data, eval_data, config, legs, room, what
 ):
     class Fill(TrainerCallback):
-        """Leaves no room for a file once so many legs are done."""
+        """Leaves no room for a file, or only for a small one, once so many legs are done."""
 
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == legs * STEPS + 1:
                 with open(Path(args.output_dir).parent / "filler", "wb", buffering=0) as filler, suppress(OSError):
                     while True:
                         filler.write(b"0" * 1024)
+                os.truncate(filler.name, os.path.getsize(filler.name) - room)
 
     whole = finished(tmp_path / "whole", train_data, eval_data, config=config)
     with small_disk(tmp_path / "disk", "8m") as disk:
         trainer = make_sweep(disk / "cut", train_data, eval_data, Fill(), config=config)
-        with pytest.raises(StorageError, match=f"({what}).* could not be written.*{legs} of 3 legs") as caught:
+        with pytest.raises(SweepStoppedError, match=f"{what}.* could not be written.*{legs} of 3 legs") as caught:
             trainer.train()
         assert "\n" not in str(caught.value)
         assert "make room" in str(caught.value)

@@ -1,10 +1,11 @@
 from . import report
 from .config import WeightedLossConfig
-from .errors import InvalidInputError, PushError, StorageError
+from .errors import InvalidInputError, PushError, SweepStoppedError
 from .hub import push_folder
 from .labels import count_labels
 from .losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
 from .metrics import PrecisionRecall, classification_metrics, precision_recall
+from .on_ray import sweep_on_ray
 from .plot import plot_sweep
 from .record import FailedLeg, RatioSweep, SweepPoint
 from .search import RatioSearch
@@ -21,8 +22,8 @@ __all__ = [
     "RatioSearch",
     "RatioSweep",
     "RatioSweepCallback",
-    "StorageError",
     "SweepPoint",
+    "SweepStoppedError",
     "WeightedLossConfig",
     "WeightedLossTrainer",
     "calibrated_logits",
@@ -33,6 +34,7 @@ __all__ = [
     "push_folder",
     "ratio_grid",
     "report",
+    "sweep_on_ray",
     "weighted_binary_cross_entropy",
     "weighted_cross_entropy",
 ]

@@ -12,8 +12,8 @@ class PushError(RuntimeError):
     """A push to the Hub that failed, in one sentence: why, that nothing is lost, and what to run to push again."""
 
 
-class StorageError(RuntimeError):
-    """What could not be written for want of room, in one sentence: which file, what is kept, and how to go on."""
+class SweepStoppedError(RuntimeError):
+    """A sweep that came to an end before its last leg, in one sentence: why, what is kept, and how to go on."""
 
 
 def reason(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from . import report
 from .builtin import POSITIVE_PACKAGE
 from .config import WeightedLossConfig
 from .data import DataArguments, load_data, tokenize
-from .errors import InvalidInputError, PushError, StorageError, reason
+from .errors import InvalidInputError, PushError, SweepStoppedError
 from .model import ModelArguments, classifier_init, load_tokenizer
 from .store import has_no_room
 from .trainer import WeightedLossTrainer
@@ -63,7 +63,7 @@ def run(
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         with _stopping_cleanly():
             main(*parsed)
-    except (InvalidInputError, PushError, StorageError) as error:
+    except (InvalidInputError, PushError, SweepStoppedError) as error:
         sys.exit(f"error: {error}")
     except _Stopped as stop:
         command, output_dir = ["python", *sys.argv], parsed[-1].output_dir
@@ -75,9 +75,7 @@ def run(
         if not has_no_room(error):
             raise
         file = getattr(error, "filename", None) or "a file"
-        sys.exit(
-            f"error: {file} could not be written, no room is left ({reason(error)}): make room, and run the same again."
-        )
+        sys.exit(f"error: {file} could not be written, no room is left: make room, and run the same again.")
 
 
 class _Stopped(KeyboardInterrupt):

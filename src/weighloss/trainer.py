@@ -44,7 +44,9 @@ class TrainingDriver(TrainerCallback):
     sweep: RatioSweep | None = None
     loads_weights = True
 
-    def driving(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any) -> AbstractContextManager[Any]:
+    def driving(
+        self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any, trial: Any = None
+    ) -> AbstractContextManager[Any]:
         """The context in which `trainer.train()` runs: entered before the Trainer reads anything, left whatever happens.
 
         It is given what `train()` was, and gives what the Trainer is to resume from; with `loads_weights = False` only the
@@ -180,12 +182,14 @@ class WeightedLossTrainer(HubTrainer):
             return loss, {"logits": logits} | {name: value for name, value in outputs.items() if name != "logits"}
         return loss, (loss, *outputs)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs: Any
+    ) -> Any:
         """As `Trainer.train`, under the callbacks that drive the trainer."""
         with ExitStack() as stack:
             for driver in self.drivers():
-                resume_from_checkpoint = stack.enter_context(driver.driving(self, resume_from_checkpoint))
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+                resume_from_checkpoint = stack.enter_context(driver.driving(self, resume_from_checkpoint, trial))
+            return super().train(resume_from_checkpoint, trial, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """As `Trainer.create_scheduler`, of the length that the callbacks that drive the trainer ask for."""

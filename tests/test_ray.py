@@ -1,0 +1,150 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from conftest import ROOT, make_model, parameters
+from test_resume import STEPS, finished, make_sweep, stopped
+from weighloss import InvalidInputError, RatioSearch, RatioSweep, SweepStoppedError, sweep_on_ray
+
+
+def own_head():
+    return make_model(seed=torch.initial_seed())
+
+
+@pytest.fixture
+def workers_find_the_tests(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), *sys.path]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else the second node is not let in
+
+
+@pytest.fixture
+def cluster(workers_find_the_tests):
+    """The address of a cluster of two nodes with a CPU each, every node processes of its own."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes.address
+    nodes.shutdown()
+
+
+def swept_on_ray(folder, train_data, eval_data, address=None, **given):
+    """What a sweep on Ray leaves, as `finished` tells it."""
+    trainer = make_sweep(folder, train_data, eval_data, **given)
+    sweep_on_ray(trainer, next(trainer.drivers()), address)
+    content = json.loads((folder / "sweep.json").read_text())
+    for point in content["points"]:
+        del point["seconds"]
+    predictions = {file.name: file.read_bytes() for file in folder.glob("predictions/*.parquet")}
+    return content, predictions, parameters(trainer.model).tolist(), trainer.args.weight_ratio
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_eight_legs_on_two_nodes_are_bit_for_bit_those_of_the_local_sweep(tmp_path, train_data, eval_data, cluster):
+    given = {"model_init": own_head, "sweep": {"ratios": [0.5, 4, 9, 30], "seeds": [1, 2]}}
+    local = finished(tmp_path / "local", train_data, eval_data, **given)
+    assert swept_on_ray(tmp_path / "ray", train_data, eval_data, cluster, **given) == local
+    assert len(local[0]["points"]) == 8
+    for chart in ("precision_recall.png", "precision_recall_plane.svg"):
+        assert (tmp_path / "ray" / chart).exists()
+    assert len(list(tmp_path.glob("ray/checkpoint-*"))) == 1
+    assert not (tmp_path / "ray" / "_ray").exists()
+
+    # the legs that a local run has left are not trained again, and the last leg's model is kept where no best one is
+    given = {"model_init": own_head, "config": {"load_best_model_at_end": False, "save_strategy": "no"}}
+    local = finished(tmp_path / "local2", train_data, eval_data, **given)
+    stopped(tmp_path / "ray2", train_data, eval_data, 2 * STEPS + 3, **given)
+    before = RatioSweep.load(tmp_path / "ray2").points
+    assert len(before) == 2
+    assert swept_on_ray(tmp_path / "ray2", train_data, eval_data, cluster, **given) == local
+    assert RatioSweep.load(tmp_path / "ray2").points[:2] == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread", "workers_find_the_tests")
+def test_a_leg_that_dies_on_ray_is_told_and_the_others_are_kept(tmp_path, train_data, eval_data):
+    def no_second_seed():
+        if torch.initial_seed() == 2 and os.environ.get("BROKEN", "1") == "1":
+            raise MemoryError("this model is too large")
+        return own_head()
+
+    given = {"sweep": {"ratios": [0.5, 30], "seeds": [1, 2]}}
+    trainer = make_sweep(tmp_path, train_data, eval_data, model_init=no_second_seed, **given)
+    with pytest.raises(SweepStoppedError, match=r"2 legs came to nothing on Ray \(.*too large.*\): 2 of 4") as caught:
+        sweep_on_ray(trainer, next(trainer.drivers()))
+    assert "\n" not in str(caught.value)
+    assert [(point.ratio, point.seed) for point in RatioSweep.load(tmp_path).points] == [(0.5, 1), (30, 1)]
+    os.environ["BROKEN"] = "0"
+    whole = finished(tmp_path, train_data, eval_data, model_init=no_second_seed, **given)
+    assert whole[0] == finished(tmp_path / "local", train_data, eval_data, model_init=own_head, **given)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model_init": None}, "give the trainer model_init"),
+        ({"sweep": {"ratios": RatioSearch("recall>=0.9")}}, "a search takes its ratios one after the other"),
+        ({"sweep": {"ratios": [0]}}, "positive finite number"),
+        ({"hidden": True}, r"not installed: run pip install 'weighloss\[ray\]'"),
+    ],
+    ids=["model", "search", "ratios", "not_installed"],
+)
+def test_what_cannot_run_on_ray_is_refused(tmp_path, train_data, eval_data, monkeypatch, change, sentence):
+    if change.pop("hidden", False):
+        monkeypatch.setitem(sys.modules, "ray", None)
+    change = {"model_init": own_head} | change
+    if change["model_init"] is None:
+        del change["model_init"]
+    trainer = make_sweep(tmp_path, train_data, eval_data, **change)
+    started = time.monotonic()
+    with pytest.raises(InvalidInputError, match=sentence) as caught:
+        sweep_on_ray(trainer, next(trainer.drivers()))
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.slow
+def test_a_cluster_that_cannot_be_reached_or_is_too_small_is_told(tmp_path, train_data, eval_data):
+    trainer = make_sweep(tmp_path, train_data, eval_data, model_init=own_head)
+    callback = next(trainer.drivers())
+    with pytest.raises(InvalidInputError, match="each leg is to have 1000 CPUs, but the cluster has"):
+        sweep_on_ray(trainer, callback, cpus_per_trial=1000)
+    with pytest.raises(InvalidInputError, match=r"127.0.0.1:1 cannot be reached"):
+        sweep_on_ray(trainer, callback, address="127.0.0.1:1")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers_find_the_tests")
+def test_the_script_runs_its_legs_on_ray(tmp_path, small_model):
+    command = [
+        sys.executable, str(ROOT / "scripts" / "sweep.py"), "--model_name_or_path", small_model,
+        "--max_train_samples", "320",
+        "--max_seq_length", "32", "--ratios", "0.5", "30", "--output_dir",
+    ]  # fmt: skip
+    on_ray = ["--backend", "ray", "--cpus_per_trial", "1"]
+    runs = [
+        subprocess.run([*command, str(tmp_path / name), *more], capture_output=True, text=True, check=True)
+        for name, more in (("local", []), ("ray", on_ray))
+    ]
+    sweeps = [RatioSweep.load(tmp_path / name) for name in ("local", "ray")]
+    assert [p.precision for p in sweeps[0].points] == [p.precision for p in sweeps[1].points]
+    assert runs[0].stdout.replace("local", "ray") == runs[1].stdout
+    assert (tmp_path / "ray" / "model.safetensors").read_bytes() == (
+        tmp_path / "local" / "model.safetensors"
+    ).read_bytes()
