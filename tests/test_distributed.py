@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,3 +160,12 @@ def test_sweep_two_processes(tmp_path, average):
         logits, labels = sweeps[2].predictions(two)
         assert np.abs(logits - sweeps[1].predictions(one)[0]).max() < 1e-6
         assert labels.tolist() == sweeps[1].predictions(one)[1].tolist()
+
+    # cut off after two legs, it goes on
+    whole = sweeps[2]
+    replace(whole, points=whole.points[:2], kept=None).save(path)
+    torchrun(SWEEP.format(**given), path, 2)
+    again = RatioSweep.load(path)
+    assert again.points[:2] == whole.points[:2]
+    assert [replace(point, seconds=0) for point in again.points] == [replace(p, seconds=0) for p in whole.points]
+    assert again.kept == whole.kept
