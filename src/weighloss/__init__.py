@@ -11,6 +11,7 @@ from .record import FailedLeg, RatioSweep, SweepPoint
 from .search import RatioSearch
 from .sweep import RatioSweepCallback
 from .trainer import WeightedLossTrainer
+from .trunk import freeze_trunk
 from .weights import ClassWeights, ratio_grid
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "calibrated_logits",
     "classification_metrics",
     "count_labels",
+    "freeze_trunk",
     "plot_sweep",
     "precision_recall",
     "push_folder",

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from transformers import EarlyStoppingCallback
+
 from .errors import InvalidInputError
 from .search import RatioSearch
 
@@ -127,11 +129,27 @@ def check_sweep(
             f"metric_for_best_model={args.metric_for_best_model!r} is not measured: write {', '.join(_METRICS)}.",
         ),
         (
+            any(isinstance(other, EarlyStoppingCallback) for other in trainer.callback_handler.callbacks),
+            "EarlyStoppingCallback would end the sweep at the first ratio that is no better than another: drop it.",
+        ),
+        (
+            hasattr(train, "set_epoch"),
+            f"{type(train).__name__}.set_epoch would be called with the epochs of the whole sweep, so that its legs would "
+            "differ from stand-alone runs: give training data without it.",
+        ),
+        (
+            trainer.is_deepspeed_enabled
+            or trainer.is_fsdp_enabled
+            or getattr(trainer, "is_distributed_loading_by_transformers", False),
+            "DeepSpeed, FSDP and sharded models cannot be rewound between legs: train once per ratio with "
+            "trainer.hyperparameter_search over weight_ratio.",
+        ),
+        (
             len(list(trainer.drivers())) > 1,
             "two callbacks drive this trainer: leave one RatioSweepCallback.",
         ),
         (
-            args.push_to_hub and folder.absolute() != Path(args.output_dir).absolute(),
+            args.push_to_hub and not callback.preview and folder.absolute() != Path(args.output_dir).absolute(),
             f"push_to_hub pushes {args.output_dir}, but the sweep's output_dir is {folder}: leave that out.",
         ),
         (

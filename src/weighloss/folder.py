@@ -28,6 +28,7 @@ _COMPARED = {
     "epochs_per_ratio": "epochs_per_ratio",
     "search": "the search",
     "requirement": "the requirement to choose by",
+    "preview": "layers that are trained",
 }
 
 

@@ -30,31 +30,34 @@ class LegEvaluation:
     """Takes a leg's figures and predictions out of a trainer's own evaluation.
 
     It stands in for the trainer's `compute_metrics` until `close()`.
+
+    Attributes
+    ----------
+    is_of_leg : bool
+        Whether the evaluation that runs or comes next is that of a leg.
     """
 
     def __init__(self, trainer: WeightedLossTrainer) -> None:
         self._trainer = trainer
         self._users: Any = trainer.compute_metrics
-        self._is_of_leg = False
+        self.is_of_leg = False
         trainer.compute_metrics = self._compute_metrics
 
     def close(self) -> None:
         """Give the trainer back its own `compute_metrics`."""
         self._trainer.compute_metrics = self._users
-        self._is_of_leg = False  # a leg's evaluation may have been interrupted
+        self.is_of_leg = False  # a leg's evaluation may have been interrupted
 
     def expect(self) -> None:
         """The next evaluation is that of a leg."""
-        self._is_of_leg = True
+        self.is_of_leg = True
 
-    def finished(self, metrics: dict[str, float], eval_dataloader: Any, leg: int, **facts: Any) -> FinishedLeg | None:
-        """The leg whose evaluation has just come to these metrics; None when it was not that of a leg.
+    def finished(self, metrics: dict[str, float], eval_dataloader: Any, leg: int, **facts: Any) -> FinishedLeg:
+        """The leg whose evaluation has just come to these metrics.
 
         `facts` are the fields of `SweepPoint` that no evaluation tells.
         """
-        if not self._is_of_leg:
-            return None
-        self._is_of_leg = False
+        self.is_of_leg = False
         prediction = _in_dataset_order(self._prediction, eval_dataloader, self._trainer.args)
         del self._prediction
         logits, labels = logits_and_labels(prediction)
@@ -79,7 +82,7 @@ class LegEvaluation:
         return FinishedLeg(point, logits, labels)
 
     def _compute_metrics(self, prediction: Any) -> dict[str, Any]:
-        if not self._is_of_leg:
+        if not self.is_of_leg:
             return self._users(prediction)
         self._prediction = prediction
         of = {"weight_ratio": self._trainer.args.weight_ratio, "seed": self._trainer.args.seed}

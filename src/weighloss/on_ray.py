@@ -22,7 +22,6 @@ from .leg import FinishedLeg, KeptBy, LegEvaluation
 from .plan import BegunSweep, SweepPlan
 from .plot import plot_sweep
 from .record import FailedLeg, RatioSweep, SweepPoint
-from .rewind import FreshState
 from .search import RatioSearch
 from .store import write_predictions
 from .sweep import RatioSweepCallback
@@ -75,13 +74,15 @@ def sweep_on_ray(
         raise InvalidInputError(
             "a search takes its ratios one after the other: give a list of ratios for legs on Ray."
         )
+    if callback.preview:
+        raise InvalidInputError("a preview trains in one process, from activations on its disk: leave Ray out.")
     if trainer.model_init is None:
         raise InvalidInputError("legs on Ray start from a model of their own: give the trainer model_init, not model.")
     check_sweep(callback, trainer)
     plan, args = SweepPlan(callback, trainer), trainer.args
     keeps_last = not args.load_best_model_at_end
     with ExitStack() as stack:
-        begun = stack.enter_context(plan.begun(FreshState(trainer)))
+        begun = stack.enter_context(plan.begun())
         stack.enter_context(_connected(ray, address))
         _check_resources(ray, cpus_per_trial, gpus_per_trial)
         collector = _beside_this_process(
@@ -287,6 +288,8 @@ class _Leg(TrainingDriver):
         """Send the leg away."""
         import ray
 
+        if not self._evaluation.is_of_leg:
+            return
         finished = self._evaluation.finished(
             metrics,
             eval_dataloader,
@@ -294,8 +297,6 @@ class _Leg(TrainingDriver):
             global_step=self._number * state.max_steps + state.global_step,
             seconds=time.perf_counter() - self._started,
         )
-        if finished is None:
-            return
         value = self._kept_by.value(finished)
         if self._keeps_last and isinstance(finished.leg, SweepPoint):
             value = float(self._number)

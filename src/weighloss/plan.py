@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from transformers import set_seed
 
 from . import fingerprint
 from .checkpoints import checkpoint_at, is_whole, newest_within, remove_broken
@@ -17,7 +18,7 @@ from .errors import InvalidInputError
 from .folder import found_in, held
 from .leg import FinishedLeg, KeptBy
 from .record import RatioSweep, SweepPoint
-from .rewind import FreshState, has_seeded_order
+from .rewind import has_seeded_order
 from .search import RatioSearch
 from .trainer import WeightedLossTrainer
 from .weights import ratio_grid, unique_ratios
@@ -72,6 +73,7 @@ class SweepPlan:
         requirement = None if wanted is None else Requirement.parse(wanted)
         metric = args.metric_for_best_model if args.load_best_model_at_end else None
         self.kept_by = KeptBy(requirement, metric, args.greater_is_better is not False, trainer.positive_label)
+        self._of_preview = {"activations_dtype": callback.activations_dtype} if callback.preview else {}
         self._empty = self._empty_sweep(callback)
 
     def legs_of(self, sweep: RatioSweep) -> list[tuple[float, int]]:
@@ -110,7 +112,7 @@ class SweepPlan:
         return replace(sweep, kept=kept, kept_because=because)
 
     @contextmanager
-    def begun(self, fresh: FreshState) -> Iterator[BegunSweep]:
+    def begun(self) -> Iterator[BegunSweep]:
         """Hold the folder, with what it has of this very sweep already.
 
         Raises
@@ -120,13 +122,17 @@ class SweepPlan:
         """
         with held(self.folder):
             trainer, args = self._trainer, self._trainer.args
-            model = trainer.model if trainer.model_init is None else fresh.made_by_model_init(self._empty.seeds[0])
+            model = trainer.model
+            if trainer.model_init is not None:  # the trainer's own may be trained already
+                set_seed(self._empty.seeds[0])
+                model = trainer.call_model_init()
             digests = {
                 "training data": fingerprint.of_dataset(trainer.train_dataset),
                 "evaluation data": fingerprint.of_dataset(trainer.eval_dataset),
                 "model": fingerprint.of_model(model),
             }
-            planned = replace(self._empty, fingerprint=digests, arguments=fingerprint.of_arguments(args))
+            arguments = fingerprint.of_arguments(args) | self._of_preview
+            planned = replace(self._empty, fingerprint=digests, arguments=arguments)
             found = found_in(self.folder, planned)
             if found is None:
                 yield BegunSweep(replace(planned, folder=self.folder))
@@ -209,6 +215,7 @@ class SweepPlan:
             num_eval=len(cast(Sized, trainer.eval_dataset)),
             requirement=None if self.kept_by.requirement is None else self.kept_by.requirement.text,
             search=None if self._search is None else str(self._search),
+            preview=int(callback.preview) or None,
             versions={name: version(name) for name in ("weighloss", "transformers", "torch")},
         )
 

@@ -69,7 +69,7 @@ class SweepPoint:
     predictions: str
     precision_interval: list[float] | None = None
     recall_interval: list[float] | None = None
-    other_metrics: dict[str, float] = field(default_factory=dict)
+    other_metrics: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -136,6 +136,8 @@ class RatioSweep:
         The requirement that it was chosen for.
     search : str, optional
         What the ratios were searched for, where they are no grid.
+    preview : int, optional
+        How many of the last layers were trained, where only those were: see `RatioSweepCallback`.
     fingerprint : dict of str to str
         Digests of training data, evaluation data and model: a sweep goes on only with the same.
     arguments : dict
@@ -161,6 +163,7 @@ class RatioSweep:
     kept_because: str = ""
     requirement: str | None = None
     search: str | None = None
+    preview: int | None = None
     fingerprint: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
@@ -376,6 +379,24 @@ class RatioSweep:
         scores = [wanted.score(point, least) for point, least in zip(self.points, lower, strict=True)]
         best = scores.index(max(scores))
         return Choice(wanted, self.points[best], met=not wanted.is_least or scores[best] >= 1)
+
+    def ratios_around(self, requirement: str, count: int) -> list[float]:
+        """The ratio that a requirement chooses and those nearest to it: where to refine a preview.
+
+        Parameters
+        ----------
+        requirement : str
+            See `choose`.
+        count : int
+            How many ratios, at most all of them.
+
+        Returns
+        -------
+        list of float, ascending.
+        """
+        chosen = math.log(self.choose(requirement).point.ratio)
+        nearest = sorted(self.by_ratio(), key=lambda ratio: abs(math.log(ratio) - chosen))
+        return sorted(nearest[:count])
 
     def intervals(self, level: float = 0.95) -> Intervals | None:
         """Bootstrap intervals of the points, in their order; None where the predictions are not on disk.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from transformers import EarlyStoppingCallback, enable_full_determinism, set_seed
+from transformers import enable_full_determinism, set_seed
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from .errors import InvalidInputError
@@ -24,29 +24,9 @@ class FreshState:
     ----------
     trainer : WeightedLossTrainer
         Before `train()` has changed anything.
-
-    Raises
-    ------
-    InvalidInputError
-        When the trainer has a state that cannot be rewound.
     """
 
     def __init__(self, trainer: WeightedLossTrainer) -> None:
-        if any(isinstance(callback, EarlyStoppingCallback) for callback in trainer.callback_handler.callbacks):
-            raise InvalidInputError(
-                "EarlyStoppingCallback would end the sweep at the first ratio that is no better than another: drop it."
-            )
-        if hasattr(trainer.train_dataset, "set_epoch"):
-            raise InvalidInputError(
-                f"{type(trainer.train_dataset).__name__}.set_epoch would be called with the epochs of the whole sweep, so "
-                "that its legs would differ from stand-alone runs: give training data without it."
-            )
-        sharded = getattr(trainer, "is_distributed_loading_by_transformers", False)
-        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled or sharded:
-            raise InvalidInputError(
-                "DeepSpeed, FSDP and sharded models cannot be rewound between legs: train once per ratio with "
-                "trainer.hyperparameter_search over weight_ratio."
-            )
         self._trainer = trainer
         self._optimization: dict[str, Any] = {}
         self._weights: dict[str, torch.Tensor] | None = None
@@ -76,18 +56,9 @@ class FreshState:
 
     def rewind_randomness(self) -> dict[str, torch.Tensor]:
         """Set the random number generators as `rewind` does, and return the weights that a fresh run starts from."""
-        if self._weights is None:
-            return dict(_tensors(self.made_by_model_init(self._trainer.args.seed)))
-        self._seed(self._trainer.args.seed)
-        return self._weights
-
-    def made_by_model_init(self, seed: int) -> Any:
-        """The model that a fresh run with a seed starts from, of a trainer with `model_init`."""
-        self._seed(seed)
-        return self._trainer.call_model_init()
-
-    def _seed(self, seed: int) -> None:
-        enable_full_determinism(seed) if self._trainer.args.full_determinism else set_seed(seed)
+        args = self._trainer.args
+        enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
+        return dict(_tensors(self._trainer.call_model_init())) if self._weights is None else self._weights
 
     def rewind_data_order(self, dataloader: Any, epochs_done: int) -> None:
         """Let the training data come in the order of a fresh run with `args.seed` from this epoch on.

@@ -108,7 +108,7 @@ def _replace(file: Path, write: Callable[[Path], Any]) -> None:
             os.fsync(written.fileno())
     except BaseException as error:
         temporary.unlink(missing_ok=True)  # half of a file would only take room
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(file)
         raise
     os.replace(temporary, file)

@@ -18,6 +18,7 @@ from .errors import InvalidInputError, SweepStoppedError
 from .leg import REQUIREMENT_METRIC, LegEvaluation
 from .plan import SweepPlan
 from .plot import plot_sweep
+from .preview import previewing
 from .record import FailedLeg
 from .rewind import FreshState
 from .search import RatioSearch
@@ -65,6 +66,11 @@ class RatioSweepCallback(TrainingDriver):
     choose : str, optional
         The requirement that chooses the leg whose model the trainer keeps, such as `recall>=0.95` (see
         `RatioSweep.choose`), with `load_best_model_at_end=True`; `metric_for_best_model` when None.
+    preview : bool or int, default False
+        Train the last layer only (the last so many), pooler and head, from activations that the layers below compute once:
+        the landscape at a fraction of the price, at `preview.LEARNING_RATE_FACTOR` times the learning rate.
+    activations_dtype : {"float32", "float16", "bfloat16"}
+        What these activations are kept in on disk.
 
     Attributes
     ----------
@@ -89,6 +95,8 @@ class RatioSweepCallback(TrainingDriver):
         output_dir: str | Path | None = None,
         dataset_name: str | None = None,
         choose: str | None = None,
+        preview: bool | int = False,
+        activations_dtype: str = "float32",
     ) -> None:
         self.ratios = ratios
         self.seeds = seeds
@@ -98,6 +106,8 @@ class RatioSweepCallback(TrainingDriver):
         self.output_dir = output_dir
         self.dataset_name = dataset_name
         self.choose = choose
+        self.preview = preview
+        self.activations_dtype = activations_dtype
         self._trainer: WeightedLossTrainer | None = None  # while it is driven
 
     @contextmanager
@@ -108,12 +118,16 @@ class RatioSweepCallback(TrainingDriver):
         args = trainer.args
         check_sweep(self, trainer, resume_from_checkpoint)
         self._plan = SweepPlan(self, trainer)
-        self._fresh = FreshState(trainer)
         self._warn_of_what_is_not_used(args)
         given = {name: getattr(args, name, None) for name in _SET_BY_THE_SWEEP}
         with ExitStack() as stack:
-            begun = _everywhere(trainer, lambda: stack.enter_context(self._plan.begun(self._fresh)))
+            begun = _everywhere(trainer, lambda: stack.enter_context(self._plan.begun()))
             self._begun, self.sweep = begun, begun.sweep
+            if self.preview:
+                stack.enter_context(
+                    previewing(trainer, int(self.preview), self.activations_dtype, self._plan.folder, self.sweep.seeds)
+                )
+            self._fresh = FreshState(trainer)
             self._legs = self._plan.legs_of(self.sweep)
             self._num_legs = self._plan.most_legs(self.sweep)
             self._trainer = trainer
@@ -218,8 +232,8 @@ class RatioSweepCallback(TrainingDriver):
         self, args: Any, state: Any, control: Any, metrics: Any = None, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
         """Note what the leg came to; its predictions are written now, its point when its model is safe."""
-        if self._trainer is None:
-            return  # an evaluation outside the sweep
+        if self._trainer is None or not self._evaluation.is_of_leg:
+            return
         finished = self._evaluation.finished(
             metrics,
             eval_dataloader,
@@ -227,8 +241,6 @@ class RatioSweepCallback(TrainingDriver):
             global_step=state.global_step,
             seconds=time.perf_counter() - self._started,
         )
-        if finished is None:
-            return
         if isinstance(finished.leg, FailedLeg):
             logger.warning("w_r = %.4g, seed %d: %s.", finished.leg.ratio, finished.leg.seed, finished.leg.reason)
         elif state.is_world_process_zero:

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import number_of_arguments
+
+from .errors import InvalidInputError
+from .trainer import WeightedLossTrainer
+from .trunk import LENGTH, ActivationCollator, Trunk, cache_activations
+
+LEARNING_RATE_FACTOR = 4.0  # a few layers learn what the whole model would in one epoch only with longer steps
+_ALLOWED = 1e-4  # difference in logits of a model that is cut: that of float32's arithmetic
+
+
+@contextmanager
+def previewing(
+    trainer: WeightedLossTrainer, train_layers: int, dtype: str, folder: Path, seeds: list[int]
+) -> Iterator[None]:
+    """Let a trainer train the last layers of its model only, from activations that the others computed once.
+
+    Its model, `model_init`, data sets and collator are those of the model that is cut off from its trunk until the end;
+    then its model is whole again.
+
+    Raises
+    ------
+    InvalidInputError
+        When the model cannot be cut, or the disk lacks the room for the activations.
+    """
+    args, make = trainer.args, trainer.model_init
+    if trainer.neftune_noise_alpha is not None:
+        raise InvalidInputError("neftune_noise_alpha changes what a preview computes only once: leave it out.")
+    model = trainer.model if make is None else _made(trainer, seeds[0])
+    trunk = Trunk(model, train_layers)
+    others = [] if make is None else [Trunk(_made(trainer, seed), train_layers) for seed in seeds[1:2]]
+    if any(_digest(other) != _digest(trunk) for other in others):
+        raise InvalidInputError(
+            "model_init draws the lower layers anew with every seed: a preview needs pretrained ones."
+        )
+    model.to(args.device)
+    given = {
+        "model": trainer.model,
+        "model_wrapped": trainer.model_wrapped,
+        "model_init": make,
+        "train_dataset": trainer.train_dataset,
+        "eval_dataset": trainer.eval_dataset,
+        "data_collator": trainer.data_collator,
+    }
+    arguments = {
+        name: getattr(args, name) for name in ("learning_rate", "remove_unused_columns", "length_column_name")
+    }
+    with tempfile.TemporaryDirectory(dir=folder, prefix="_activations-") as activations:
+        cached: list[Any] = []
+        collator = ActivationCollator(trunk, dtype)
+        for name, dataset in (("training", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
+            rows, collate = _as_trained_on(trainer, dataset)
+            if not cached:
+                _check(
+                    trunk, model, collate([rows[i] for i in range(min(len(rows), 4))]), collator, dtype == "float32"
+                )
+            cached.append(
+                cache_activations(
+                    rows,
+                    collate,
+                    collator,
+                    Path(activations) / f"{name}.arrow",
+                    batch_size=args.per_device_eval_batch_size,
+                    device=args.device,
+                    description=f"lower layers, {name} data",
+                    progress=not args.disable_tqdm,
+                )
+            )
+        trunk.cut()
+        if make is not None:
+            takes_trial = number_of_arguments(make) == 1
+            trainer.model_init = lambda: _cut(make(None) if takes_trial else make(), train_layers)
+        trainer.model = trainer.model_wrapped = model
+        trainer.train_dataset, trainer.eval_dataset = cached
+        trainer.data_collator = collator
+        args.learning_rate *= LEARNING_RATE_FACTOR
+        args.remove_unused_columns, args.length_column_name = False, LENGTH
+        try:
+            yield
+        finally:
+            for name, value in arguments.items():
+                setattr(args, name, value)
+            whole = trainer.model
+            trunk.join(whole)
+            for name, value in given.items():
+                setattr(trainer, name, value)
+            trainer.model = trainer.model_wrapped = whole
+
+
+def _as_trained_on(trainer: WeightedLossTrainer, dataset: Any) -> tuple[Any, Any]:
+    """A dataset and the collator as the data loaders use them: without the columns that the model does not take."""
+    if hasattr(dataset, "column_names"):
+        return trainer._remove_unused_columns(dataset), trainer.data_collator
+    return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator)
+
+
+def _made(trainer: WeightedLossTrainer, seed: int) -> Any:
+    set_seed(seed)
+    return trainer.call_model_init()
+
+
+def _cut(model: Any, train_layers: int) -> Any:
+    Trunk(model, train_layers).cut()
+    return model
+
+
+def _digest(trunk: Trunk) -> str:
+    digest = hashlib.sha256()
+    for parameter in trunk.parameters():
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check(trunk: Trunk, model: Any, batch: dict[str, Any], collator: ActivationCollator, is_exact: bool) -> None:
+    """Refuse a model that does not come to the same from its activations, as none does that looks at its inputs again."""
+    inputs = {name: value for name, value in batch.items() if not name.startswith("label")}
+    rows = collator.rows(inputs, model.device)
+    cut_inputs = {name: value.to(model.device) for name, value in collator(rows).items()}
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        whole = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
+        trunk.cut()
+        try:
+            difference = (model(**cut_inputs).logits - whole).abs().max().item()
+        except Exception as error:  # whatever a model makes of inputs that it does not expect
+            reason, difference = f"{type(error).__name__}: {error}".splitlines()[0], float("inf")
+        else:
+            reason = f"its logits differ by {difference:.2g}"
+        finally:
+            trunk.join(model)
+            model.train(training)
+    if not difference <= (_ALLOWED if is_exact else float("inf")):
+        raise InvalidInputError(
+            f"{type(model).__name__} cannot be cut off from its lower layers ({reason}): leave the preview out."
+        )
