@@ -12,7 +12,7 @@ from typing import Literal
 from weighloss import InvalidInputError, RatioSearch, RatioSweepCallback, WeightedLossConfig, report, sweep_on_ray
 from weighloss.data import DataArguments
 from weighloss.model import ModelArguments
-from weighloss.script import finish, make_trainer, run
+from weighloss.script import finish, make_trainer, preview_and_refine, run
 
 
 @dataclass
@@ -44,6 +44,18 @@ class SweepArguments:
         },
     )
     max_legs: int = field(default=6, metadata={"help": "Fine-tunes that --search may take."})
+    preview: bool = field(
+        default=False,
+        metadata={"help": "Fine-tune the last layers only, from activations that the others compute once: fast."},
+    )
+    preview_layers: int = field(default=1, metadata={"help": "How many of the last layers a preview fine-tunes."})
+    activations_dtype: Literal["float32", "float16", "bfloat16"] = field(
+        default="float32", metadata={"help": "What a preview keeps the activations in on disk."}
+    )
+    refine: int = field(
+        default=0,
+        metadata={"help": "After the preview, fine-tune all of the model at so many ratios around the chosen one."},
+    )
     backend: Literal["local", "ray"] = field(
         default="local", metadata={"help": "ray runs the fine-tunes side by side, as trials of Ray Tune."}
     )
@@ -70,10 +82,16 @@ def sweep(
         ratio_span=sweep_args.ratio_span,
         dataset_name=data_args.name,
         choose=requirement,
+        preview=sweep_args.preview and sweep_args.preview_layers,
+        activations_dtype=sweep_args.activations_dtype,
     )
+    if sweep_args.refine and not sweep_args.preview:
+        raise InvalidInputError("--refine refines a preview: write --preview True too.")
     trainer, test = make_trainer(model_args, data_args, args, [callback])
     if sweep_args.backend == "ray":
         sweep_on_ray(trainer, callback, sweep_args.ray_address, sweep_args.cpus_per_trial, sweep_args.gpus_per_trial)
+    elif sweep_args.refine:
+        callback = preview_and_refine(trainer, callback, sweep_args.refine)
     else:
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if not callback.sweep.points:

@@ -49,7 +49,7 @@ def arrays(name: str, *shape: int) -> Dataset:
 
 def image_model() -> torch.nn.Module:
     set_seed(0)
-    config = ViTConfig(image_size=8, patch_size=4, num_channels=1, hidden_size=16, num_hidden_layers=1, num_labels=2)
+    config = ViTConfig(image_size=8, patch_size=4, num_channels=1, hidden_size=16, num_hidden_layers=2, num_labels=2)
     config.update({"num_attention_heads": 2, "intermediate_size": 16, "hidden_dropout_prob": 0.0})
     return ViTForImageClassification(config)
 

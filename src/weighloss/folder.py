@@ -12,11 +12,9 @@ from filelock import FileLock, Timeout
 from .errors import InvalidInputError
 from .metrics import decisions, precision_recall
 from .record import RatioSweep, SweepPoint
-from .store import PREDICTIONS_FOLDER, SWEEP_FILE
+from .store import LOCK_FILE, PREDICTIONS_FOLDER, SWEEP_FILE
 
 logger = logging.getLogger(__name__)
-
-LOCK_FILE = ".sweep.lock"
 
 # What two runs of the same sweep agree on, and what it is called.
 _COMPARED = {

@@ -12,10 +12,17 @@ from transformers import Trainer
 from .card import complete_card
 from .errors import InvalidInputError, PushError, reason
 from .record import RatioSweep
-from .store import PREDICTIONS_FOLDER, SWEEP_FILE
+from .store import LOCK_FILE, PREDICTIONS_FOLDER, PREVIEW_FOLDER, SWEEP_FILE
 
 _PICKLED_ARGUMENTS = "training_args.bin"  # nobody should have to unpickle what they download
-_NOT_PUSHED = ["_*", "checkpoint-*", _PICKLED_ARGUMENTS, ".*.tmp"]  # the first two as the Trainer
+_NOT_PUSHED = [
+    "_*",
+    "checkpoint-*",
+    _PICKLED_ARGUMENTS,
+    ".*.tmp",
+    LOCK_FILE,
+    f"{PREVIEW_FOLDER}/*",
+]  # two as the Trainer
 
 
 class Secret(str):

@@ -109,6 +109,8 @@ class SweepPlan:
         )
         if requirement is not None and sweep.points and not sweep.choose(requirement.text).met:
             because = f"nearest to {requirement.text}, which no leg meets"
+        if sweep.preview is not None:
+            because += f", of a preview: {sweep.what_was_trained}"
         return replace(sweep, kept=kept, kept_because=because)
 
     @contextmanager

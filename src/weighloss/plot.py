@@ -80,11 +80,18 @@ def _ratio_chart(
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
 
+    preview = sweep.previewed()
     missing = sorted({leg.ratio for leg in sweep.failed} - set(ratios.tolist()))
     gaps = np.searchsorted(ratios, missing)  # the lines do not run through what is missing
     for name, style, marker in (("precision", "-", "o"), ("recall", "--", "s")):
         x, y = np.insert(ratios, gaps, missing), np.insert(curve[name], gaps, np.nan)
         (line,) = axes.plot(x, y, linestyle=style, marker=marker, markersize=5, label=name)
+        if preview is not None:
+            shape = preview.curve(name)
+            axes.plot(
+                shape["ratio"], shape[name], linestyle=style, linewidth=1, alpha=0.5, color=line.get_color(),
+                label=f"{name}, preview", zorder=1,
+            )  # fmt: skip
         if name in bands:
             axes.fill_between(ratios, *bands[name].T, color=line.get_color(), alpha=0.2, linewidth=0)
     for name, values in other_metrics.items():
@@ -242,6 +249,8 @@ def _title(sweep: RatioSweep, text: str) -> str:
         "macro": f"macro average of {len(sweep.label_names)} classes",
         "micro": f"micro average of {len(sweep.label_names)} labels",
     }
+    if sweep.preview is not None:
+        text = f"Preview, {sweep.what_was_trained}: {text[0].lower()}{text[1:]}"
     return _plain(f"{text}\n{of[sweep.average]}, {sweep.dataset or 'evaluation set'}")
 
 
@@ -267,6 +276,8 @@ def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False, below: str
         examples += f" with {sweep.num_items:,} {sweep.unit}"
     if sweep.average != "macro":
         examples += f" ({sweep.points[0].tp + sweep.points[0].fn:,} positive)"
+    if (preview := sweep.previewed()) is not None:
+        examples += f"; faint: the preview, {preview.what_was_trained}"
     width = int(16 * figure.get_figwidth())
     lines = [f"{examples}; {epochs}; {seeds}{unfinished}", *([below] if below else [])]
     figure.supxlabel("\n".join(_plain(textwrap.fill(line, width)) for line in lines), fontsize=8, color=_GREY)

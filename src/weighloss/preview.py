@@ -57,7 +57,7 @@ def previewing(
     }
     with tempfile.TemporaryDirectory(dir=folder, prefix="_activations-") as activations:
         cached: list[Any] = []
-        collator = ActivationCollator(trunk, dtype)
+        collator = ActivationCollator(trunk, dtype, trainer.label_names, trainer.is_multi_label)
         for name, dataset in (("training", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
             rows, collate = _as_trained_on(trainer, dataset)
             if not cached:
@@ -121,9 +121,8 @@ def _digest(trunk: Trunk) -> str:
     return digest.hexdigest()
 
 
-def _check(trunk: Trunk, model: Any, batch: dict[str, Any], collator: ActivationCollator, is_exact: bool) -> None:
+def _check(trunk: Trunk, model: Any, inputs: dict[str, Any], collator: ActivationCollator, is_exact: bool) -> None:
     """Refuse a model that does not come to the same from its activations, as none does that looks at its inputs again."""
-    inputs = {name: value for name, value in batch.items() if not name.startswith("label")}
     rows = collator.rows(inputs, model.device)
     cut_inputs = {name: value.to(model.device) for name, value in collator(rows).items()}
     training = model.training
@@ -132,7 +131,10 @@ def _check(trunk: Trunk, model: Any, batch: dict[str, Any], collator: Activation
         whole = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
         trunk.cut()
         try:
-            difference = (model(**cut_inputs).logits - whole).abs().max().item()
+            differences = (model(**cut_inputs).logits - whole).abs()
+            if differences.ndim > 2 and "attention_mask" in inputs:  # what stands at the padding is nobody's
+                differences = differences[inputs["attention_mask"].bool()]
+            difference = differences.max().item()
         except Exception as error:  # whatever a model makes of inputs that it does not expect
             reason, difference = f"{type(error).__name__}: {error}".splitlines()[0], float("inf")
         else:

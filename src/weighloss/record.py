@@ -16,7 +16,7 @@ from .bootstrap import Intervals, bootstrap, interval
 from .choose import Choice, Requirement
 from .errors import InvalidInputError, reason
 from .labels import IGNORE_INDEX
-from .store import PREDICTIONS_FOLDER, SWEEP_FILE, is_readable, read_json, read_predictions, write_json
+from .store import PREDICTIONS_FOLDER, PREVIEW_FOLDER, SWEEP_FILE, is_readable, read_json, read_predictions, write_json
 from .weights import ClassWeights
 
 logger = logging.getLogger(__name__)
@@ -265,6 +265,18 @@ class RatioSweep:
     def done(self) -> list[SweepPoint | FailedLeg]:
         """The legs that need not run any more, in their order."""
         return sorted([*self.points, *self.failed], key=lambda leg: leg.global_step)
+
+    @property
+    def what_was_trained(self) -> str:
+        """In words; of a preview, that it is one."""
+        if self.preview is None:
+            return "the whole model"
+        return f"only the last {'layer' if self.preview == 1 else f'{self.preview} layers'} and the head fine-tuned"
+
+    def previewed(self) -> RatioSweep | None:
+        """The preview that this sweep refines, where there is one on disk."""
+        folder = None if self.folder is None else self.folder / PREVIEW_FOLDER
+        return RatioSweep.load(folder) if folder is not None and (folder / SWEEP_FILE).exists() else None
 
     @property
     def positive_name(self) -> str:

@@ -44,6 +44,11 @@ def summary(sweep: RatioSweep) -> str:
         for ratio in sweep.by_ratio()
         if np.isclose(ratio, sweep.natural_ratio)
     ]
+    if sweep.preview is not None:
+        lines.insert(
+            0,
+            f"Preview. {sweep.what_was_trained.capitalize()}: refine the ratio that you choose with the whole model.",
+        )
     if sweep.curve("f1")["f1"].max() == 0:
         name = sweep.positive_name if sweep.average == "binary" else "label"
         lines.append(f"No ratio found any {name}: train longer, or raise the learning rate.")

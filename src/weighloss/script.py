@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from .config import WeightedLossConfig
 from .data import DataArguments, load_data, tokenize
 from .errors import InvalidInputError, PushError, SweepStoppedError
 from .model import ModelArguments, classifier_init, load_tokenizer
-from .store import has_no_room
+from .store import PREVIEW_FOLDER, has_no_room
+from .sweep import RatioSweepCallback
 from .trainer import WeightedLossTrainer
 
 
@@ -129,6 +131,33 @@ def make_trainer(
     )
     trainer.accelerator.print(report.imbalance(trainer.class_weights, labels))
     return trainer, data.get("test")
+
+
+def preview_and_refine(
+    trainer: WeightedLossTrainer, callback: RatioSweepCallback, num_ratios: int
+) -> RatioSweepCallback:
+    """Preview the sweep in a folder of its own, then sweep with the whole model over the ratios around the chosen one.
+
+    Returns
+    -------
+    RatioSweepCallback
+        That of the second sweep, whose model the trainer holds.
+    """
+    args, say = trainer.args, trainer.accelerator.print
+    output_dir, args.output_dir = args.output_dir, str(Path(args.output_dir) / PREVIEW_FOLDER)
+    try:
+        trainer.train()
+    finally:
+        args.output_dir = output_dir
+    say(report.table(callback.sweep), "", report.summary(callback.sweep), "", sep="\n")
+    ratios = callback.sweep.ratios_around(callback.choose or "f1", num_ratios)
+    refined = RatioSweepCallback(
+        ratios, callback.seeds, callback.epochs_per_ratio, dataset_name=callback.dataset_name, choose=callback.choose
+    )
+    trainer.remove_callback(callback)
+    trainer.add_callback(refined)
+    trainer.train()
+    return refined
 
 
 def finish(trainer: WeightedLossTrainer, data_args: DataArguments, test: Any, push_predictions: bool = False) -> None:

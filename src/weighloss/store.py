@@ -15,6 +15,8 @@ from .errors import InvalidInputError
 
 SWEEP_FILE = "sweep.json"
 PREDICTIONS_FOLDER = "predictions"
+PREVIEW_FOLDER = "preview"
+LOCK_FILE = ".sweep.lock"
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAYS_NO_ROOM = ("No space left on device", "File too large", "Disk quota exceeded", "PytorchStreamWriter failed")

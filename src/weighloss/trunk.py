@@ -51,7 +51,7 @@ class Trunk:
         found = [
             (path, module)
             for path, module in (base.named_modules() if isinstance(base, nn.Module) else ())
-            if isinstance(module, nn.ModuleList) and len(module) == depth > 1 and len({type(m) for m in module}) == 1
+            if isinstance(module, nn.ModuleList) and len(module) == depth > 0 and len({type(m) for m in module}) == 1
         ]
         if len(found) != 1 or getattr(model.config, "is_encoder_decoder", False) or hasattr(model, "peft_config"):
             raise InvalidInputError(
@@ -60,9 +60,9 @@ class Trunk:
             )
         (path, layers), self._model, self._base = found[0], model, base
         if not 1 <= train_layers < depth:
+            instead = f"write a number from 1 to {depth - 1}" if depth > 1 else "fine-tune all of it"
             raise InvalidInputError(
-                f"train_layers={train_layers!r} leaves no trunk: {name} has {depth} layers, write a number from 1 to "
-                f"{depth - 1}."
+                f"train_layers={train_layers!r} leaves no trunk: {name} has {depth} layers, {instead}."
             )
         self.train_layers = train_layers
         self._layers, self._path = layers, path
@@ -79,9 +79,8 @@ class Trunk:
             part.requires_grad_(False)
         self._layers[-self.train_layers :].requires_grad_(True)
         for part in (*self._before.values(), *self._layers[: -self.train_layers]):
-            for module in part.modules():
-                module.train = partial(nn.Module.train, module, False)
-            part.eval()
+            for module in part.eval().modules():
+                module.train = partial(_stays_as_it_is, module)
 
     @torch.no_grad()
     def activations(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -163,6 +162,10 @@ def freeze_trunk(model: Any, train_layers: int = 1) -> Any:
     """
     Trunk(model, train_layers).freeze()
     return model
+
+
+def _stays_as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
 
 
 class _Reached(Exception):  # noqa: N818 — it is no error
@@ -265,6 +268,10 @@ class ActivationCollator:
     trunk : Trunk
     dtype : {"float32", "float16", "bfloat16"}
         What the activations are kept in; they are computed with in float32.
+    label_names : sequence of str
+        What the batches call the labels, which no trunk is given.
+    is_multi_label : bool, default False
+        Whether these are several labels per example, not one for each position.
 
     Raises
     ------
@@ -272,17 +279,23 @@ class ActivationCollator:
         For another dtype.
     """
 
-    def __init__(self, trunk: Trunk, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        trunk: Trunk,
+        dtype: str = "float32",
+        label_names: Sequence[str] = LABEL_COLUMNS,
+        is_multi_label: bool = False,
+    ) -> None:
         if dtype not in _DTYPES:
             raise InvalidInputError(f"dtype={dtype!r} is none for activations: write one of {', '.join(_DTYPES)}.")
         self._trunk, self._dtype = trunk, dtype
-        self._width = trunk.width
+        self._width, self._label_names, self._is_multi_label = trunk.width, label_names, is_multi_label
         self.input_name, self.main_input = trunk.input_name, trunk.main_input
 
     def rows(self, batch: Mapping[str, Any], device: str | torch.device) -> list[dict[str, np.ndarray]]:
         """The rows of a batch: the activations of its own positions as a flat array, and what else the batch has."""
         tensors = {name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)}
-        inputs = {name: value for name, value in tensors.items() if not name.startswith("label")}
+        inputs = {name: value for name, value in tensors.items() if name not in self._label_names}
         activations = self._trunk.activations(inputs).to(_DTYPES[self._dtype]).cpu()
         if self._dtype == "bfloat16":
             activations = activations.view(torch.int16)  # the same bits, of a type that Arrow has
@@ -297,6 +310,7 @@ class ActivationCollator:
             for name, value in tensors.items():
                 if name != self.main_input:
                     of_positions = value.ndim > 1 and value.shape[1] == positions
+                    of_positions &= not (self._is_multi_label and name in self._label_names)
                     row[name] = (value[i, :length] if of_positions else value[i]).cpu().numpy()
             rows.append(row)
         return rows
@@ -307,11 +321,11 @@ class ActivationCollator:
         for name in rows[0]:
             values = [torch.as_tensor(np.array(row[name])) for row in rows]
             if name == self.input_name:
-                if self._dtype == "bfloat16":
-                    values = [value.view(torch.bfloat16) for value in values]
+                if self._dtype == "bfloat16":  # datasets reads every whole number as one of 64 bits
+                    values = [value.to(torch.int16).view(torch.bfloat16) for value in values]
                 values = [value.float().reshape(-1, self._width) for value in values]
             if name != LENGTH:
-                padding = IGNORE_INDEX if name.startswith("label") else 0
+                padding = IGNORE_INDEX if name in self._label_names else 0
                 batch[name] = (
                     pad_sequence(values, batch_first=True, padding_value=padding)
                     if values[0].ndim
