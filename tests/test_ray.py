@@ -1,6 +1,5 @@
 import json
 import os
-import subprocess
 import sys
 import time
 
@@ -127,25 +126,3 @@ def test_a_cluster_that_cannot_be_reached_or_is_too_small_is_told(tmp_path, trai
         sweep_on_ray(trainer, callback, cpus_per_trial=1000)
     with pytest.raises(InvalidInputError, match=r"127.0.0.1:1 cannot be reached"):
         sweep_on_ray(trainer, callback, address="127.0.0.1:1")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("workers_find_the_tests")
-def test_the_script_runs_its_legs_on_ray(tmp_path, small_model):
-    command = [
-        sys.executable, str(ROOT / "scripts" / "sweep.py"), "--model_name_or_path", small_model,
-        "--max_train_samples", "320",
-        "--max_seq_length", "32", "--ratios", "0.5", "30", "--output_dir",
-    ]  # fmt: skip
-    on_ray = ["--backend", "ray", "--cpus_per_trial", "1"]
-    runs = [
-        subprocess.run([*command, str(tmp_path / name), *more], capture_output=True, text=True, check=True)
-        for name, more in (("local", []), ("ray", on_ray))
-    ]
-    sweeps = [RatioSweep.load(tmp_path / name) for name in ("local", "ray")]
-    assert [p.precision for p in sweeps[0].points] == [p.precision for p in sweeps[1].points]
-    tables = [run.stdout[run.stdout.index("      w_r") :] for run in runs]
-    assert tables[0].replace("local", "ray") == tables[1]
-    assert (tmp_path / "ray" / "model.safetensors").read_bytes() == (
-        tmp_path / "local" / "model.safetensors"
-    ).read_bytes()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from weighloss import (
     plot_sweep,
     report,
 )
+from weighloss.checkpoints import remove_broken
 from weighloss.fingerprint import of_dataset
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -535,8 +537,66 @@ def test_a_signal_ends_the_script_cleanly_and_the_command_that_it_names_goes_on(
     assert "Going on with the sweep" in run.stderr
 
 
-def test_a_datasets_digest_is_that_of_its_rows(train_data):
+def test_the_users_own_f1_chooses_the_same_model_after_an_interruption(tmp_path, train_data, eval_data):
+    def of_the_negatives(prediction):
+        return {"f1": float((prediction.predictions.argmax(-1) == 0).mean()), "names": ["not a number"]}
+
+    given = {"compute_metrics": of_the_negatives}
+    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
+    assert whole[3] == 0.5  # by its own F1 it would be another
+    stopped(tmp_path / "cut", train_data, eval_data, STEPS + 2, **given)
+    assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
+
+
+def test_only_checkpoints_of_this_very_sweep_are_gone_on_from(tmp_path, train_data, eval_data):
+    """Another folder for the sweep, the same one for the checkpoints, as after a refusal."""
+    stopped(tmp_path, train_data, eval_data, 8, config=EVERY_THIRD_STEP)
+    given = {"config": EVERY_THIRD_STEP | {"learning_rate": 5e-3}}
+    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
+    given["sweep"] = {"output_dir": tmp_path / "sweep"}
+    stopped(tmp_path, train_data, eval_data, 2, **given)
+    stop = Stop()
+    trainer = make_sweep(tmp_path, train_data, eval_data, stop, **given)
+    trainer.train()
+    assert stop.steps[0] == 1
+    assert parameters(trainer.model).tolist() == whole[2]
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-7").mkdir()
+    remove_broken(tmp_path)
+    assert (tmp_path / "checkpoint-best").exists()
+    assert not (tmp_path / "checkpoint-7").exists()
+
+
+def test_a_record_holds_no_arguments_but_the_trainers(tmp_path, train_data, eval_data):
+    @dataclass
+    class Own(WeightedLossConfig):
+        api_key: str = "secret"
+
+    WeightedLossTrainer(
+        model=make_model(),
+        args=Own(str(tmp_path), **quiet_args()),
+        train_dataset=train_data,
+        eval_dataset=eval_data,
+        data_collator=collate,
+        callbacks=[RatioSweepCallback(ratios=[1])],
+    ).train()
+    text = (tmp_path / "sweep.json").read_text()
+    assert "secret" not in text
+    assert str(tmp_path) not in text
+    assert RatioSweep.load(tmp_path).arguments["learning_rate"] == 5e-5
+
+
+def test_a_datasets_digest_is_that_of_its_rows(train_data, tmp_path):
     digest = of_dataset(train_data)
+    for size in (7, 100):  # however it is cut into pieces
+        file = str(tmp_path / f"{size}.arrow")
+        train_data.map(lambda row: row, cache_file_name=file, writer_batch_size=size)
+        assert of_dataset(Dataset.from_file(file)) == digest
+    paths = [
+        Dataset.from_dict({"image": [{"bytes": None, "path": f"/{folder}/cat.png"}, {"bytes": b"x", "path": None}]})
+        for folder in ("a", "b/c")
+    ]
+    assert of_dataset(paths[0]) == of_dataset(paths[1])
     again = Dataset.from_list(train_data.to_list(), features=train_data.features)
     assert of_dataset(again) == digest
     assert of_dataset(train_data.select(range(len(train_data)))) == digest

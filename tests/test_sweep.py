@@ -278,6 +278,7 @@ class AugmentedData(EpochData):
             "length",
         ),
         ({"config": {"max_steps": 9}}, "max_steps=9 would cut the sweep"),
+        ({"config": {"enable_jit_checkpoint": True}}, "enable_jit_checkpoint saves in the middle of a step"),
         ({"callback": {"ratios": []}}, "nothing to sweep over"),
         ({"callback": {"seeds": []}}, "nothing to sweep over"),
         ({"callback": {"ratios": [1, 0]}}, "positive finite number"),

@@ -14,11 +14,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME
 
 from .errors import InvalidInputError
-from .store import read_json
+from .fingerprint import of_sweep as digest
+from .record import RatioSweep
+from .store import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 CLASS_WEIGHTS_FILE = "class_weights.json"
+_SWEEP_FILE = "sweep_fingerprint.json"
 
 
 def checkpoint_at(output_dir: str | Path, global_step: int) -> Path:
@@ -43,28 +46,48 @@ def is_whole(checkpoint: Path) -> bool:
     return bool(files) and written and not (checkpoint / "checkpoint-is-incomplete.txt").exists()
 
 
+def mark(checkpoint: Path, sweep: RatioSweep) -> None:
+    """Say in a checkpoint of which sweep it is."""
+    write_json(checkpoint / _SWEEP_FILE, {"sweep": digest(sweep)})
+
+
+def is_usable(checkpoint: Path, sweep: RatioSweep) -> bool:
+    """Whether a checkpoint is whole, and of this very sweep."""
+    try:
+        return read_json(checkpoint / _SWEEP_FILE) == {"sweep": digest(sweep)} and is_whole(checkpoint)
+    except (OSError, InvalidInputError):
+        return False
+
+
+def checkpoints_in(output_dir: str | Path) -> list[Path]:
+    """The Trainer's checkpoints in a folder."""
+    return [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[1].isdigit()]
+
+
 def remove_broken(output_dir: str | Path) -> None:
     """Remove the checkpoints that a kill left half written or half deleted."""
-    for checkpoint in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+    for checkpoint in checkpoints_in(output_dir):
         if checkpoint.is_dir() and not is_whole(checkpoint):
             logger.warning("%s is incomplete and removed.", checkpoint)
             shutil.rmtree(checkpoint)
 
 
-def newest_within(output_dir: str | Path, done: int, num_legs: int, ratio: float, epochs: int = 1) -> Path | None:
-    """The newest checkpoint from which the leg after so many others can go on, in the first of so many epochs.
+def newest_within(
+    output_dir: str | Path, sweep: RatioSweep, num_legs: int, ratio: float, epochs: int = 1
+) -> Path | None:
+    """The newest checkpoint from which the leg after those that are done can go on, in the first of so many epochs.
 
     None where there is none: without the optimizer's state a leg starts anew.
     """
     found = []
-    for checkpoint in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if not is_whole(checkpoint) or not all(
+    for checkpoint in checkpoints_in(output_dir):
+        if not is_usable(checkpoint, sweep) or not all(
             (checkpoint / name).exists() for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
         ):
             continue
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         steps_per_leg = state.max_steps // num_legs
-        step = state.global_step - done * steps_per_leg
+        step = state.global_step - len(sweep.done) * steps_per_leg
         if 0 < step < steps_per_leg and step * epochs <= steps_per_leg and _ratio_of(checkpoint) == ratio:
             found.append((step, checkpoint))
     return max(found)[1] if found else None

@@ -129,6 +129,11 @@ def check_sweep(
             f"metric_for_best_model={args.metric_for_best_model!r} is not measured: write {', '.join(_METRICS)}.",
         ),
         (
+            getattr(args, "enable_jit_checkpoint", False),
+            "enable_jit_checkpoint saves in the middle of a step, from where no leg goes on exactly: leave it out, and set "
+            "save_strategy='steps' for checkpoints within a leg.",
+        ),
+        (
             any(isinstance(other, EarlyStoppingCallback) for other in trainer.callback_handler.callbacks),
             "EarlyStoppingCallback would end the sweep at the first ratio that is no better than another: drop it.",
         ),

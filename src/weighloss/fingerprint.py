@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+
+from .config import WeightedLossConfig
+
+if TYPE_CHECKING:
+    from .record import RatioSweep
 
 _WHOLE = 1 << 30  # bytes of data that are read in full; of more, rows at even distances
 _ROWS = 10_000
@@ -18,6 +25,7 @@ _WITHOUT_EFFECT = (
     "project", "push_to_hub", "remove_unused", "report_to", "restore_", "resume_", "run_name", "save_", "seed",
     "skip_memory", "torch_empty_cache", "trackio_", "use_cache", "weight_ratio",
 )  # fmt: skip
+_KNOWN = {field.name for field in fields(WeightedLossConfig)}  # a user's own may be anything, secrets too
 # What a model's configuration says of the weighting, or only once it was saved.
 _NOT_OF_THE_MODEL = (
     "_", "architectures", "class_counts", "class_weights", "dtype", "natural_ratio", "positive_label", "requirement",
@@ -36,11 +44,18 @@ def of_dataset(dataset: Any) -> str:
             dataset = dataset.select(np.linspace(0, len(dataset) - 1, _ROWS, dtype=np.int64))
         writer = None
         for table in dataset.with_format("arrow").iter(batch_size=1000):
-            table = table.replace_schema_metadata(None).combine_chunks()
+            # A copy: what is written of a part of a table would hold the bytes beside it.
+            table = _without_paths(table.replace_schema_metadata(None)).take(np.arange(len(table))).combine_chunks()
             if writer is None:
                 writer = pa.ipc.new_stream(pa.PythonFile(_Into(digest), mode="w"), table.schema)
             writer.write_table(table)
     return digest.hexdigest()[:16]
+
+
+def of_sweep(sweep: RatioSweep) -> str:
+    """Digest of what a sweep is of, and of its seeds, epochs and requirement."""
+    of = [sweep.fingerprint, sweep.arguments, sweep.seeds, sweep.epochs_per_ratio, sweep.requirement, sweep.preview]
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def of_model(model: Any) -> str:
@@ -58,10 +73,21 @@ def of_arguments(args: Any) -> dict[str, Any]:
     values = {
         name: value
         for name, value in args.to_dict().items()
-        if name == "dataloader_drop_last" or not name.startswith(_WITHOUT_EFFECT)
+        if name in _KNOWN and (name == "dataloader_drop_last" or not name.startswith(_WITHOUT_EFFECT))
     }
     values |= {"device": args.device.type, "devices": args.world_size * max(1, args.n_gpu)}
     return json.loads(json.dumps(values, default=str))
+
+
+def _without_paths(table: pa.Table) -> pa.Table:
+    """Images and sounds by their bytes, or by the names of their files: where these lie is no matter."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_struct(field.type) and {part.name for part in field.type} >= {"bytes", "path"}:
+            column = table.column(i).combine_chunks()
+            held, paths = column.field("bytes"), column.field("path")
+            names = pc.replace_substring_regex(paths.cast(pa.string()), ".*[/\\\\]", "").cast(held.type)
+            table = table.set_column(i, field.name, pc.coalesce(held, names))
+    return table
 
 
 class _Into:

@@ -100,8 +100,8 @@ def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
         if found.fingerprint.get(name) != digest:
             yield f"the {name} differs"
     for name, value in planned.arguments.items():
-        if value != found.arguments.get(name):
-            yield f"{name}: {_said(value)} here, {_said(found.arguments.get(name))} there"
+        if value != found.arguments.get(name, value):  # one that only another version has is no difference
+            yield f"{name}: {_said(value)} here, {_said(found.arguments[name])} there"
 
 
 def _said(value: Any) -> str:

@@ -63,7 +63,7 @@ class LegEvaluation:
         logits, labels = logits_and_labels(prediction)
         args = self._trainer.args
         of = {"ratio": args.weight_ratio, "seed": args.seed, "global_step": facts["global_step"]}
-        if not np.isfinite(logits).all():
+        if self._measured is None:
             reason = (
                 f"the loss is {metrics['eval_loss']}: {np.mean(~np.isfinite(logits)):.0%} of the model's outputs are no "
                 "finite numbers; a lower learning rate or a ratio nearer to 1 may help"
@@ -76,7 +76,7 @@ class LegEvaluation:
             eval_plain_loss=metrics["eval_plain_loss"],
             seconds=facts["seconds"],
             predictions=f"{PREDICTIONS_FOLDER}/leg-{leg:02d}_ratio-{of['ratio']:.4g}_seed-{of['seed']}.parquet",
-            other_metrics={name: value for name, value in self._measured.items() if name not in MEASURED},
+            other_metrics=self._other_metrics,
             **cast(Any, bootstrap([(logits, labels)], self._trainer.positive_label).of_point()),
         )
         return FinishedLeg(point, logits, labels)
@@ -86,13 +86,13 @@ class LegEvaluation:
             return self._users(prediction)
         self._prediction = prediction
         of = {"weight_ratio": self._trainer.args.weight_ratio, "seed": self._trainer.args.seed}
-        logits = prediction.predictions
-        if not all(np.isfinite(part).all() for part in _parts(logits)):
+        self._measured: Any = None
+        if not np.isfinite(logits_and_labels(prediction)[0]).all():
             return of  # there is nothing to measure
-        measured = self._trainer.default_metrics(prediction)
+        measured = self._measured = self._trainer.default_metrics(prediction)
         others = {} if self._users is self._trainer.default_metrics else self._users(prediction)
-        numbers = {name: value for name, value in others.items() if np.ndim(value) == 0 and name not in MEASURED}
-        self._measured = measured | {name: float(value) for name, value in numbers.items()}
+        numbers = {name: float(value) for name, value in others.items() if np.ndim(value) == 0}
+        self._other_metrics = {"accuracy": measured["accuracy"]} | numbers
         return of | measured | others
 
 
@@ -117,7 +117,8 @@ class KeptBy:
                 intervals = bootstrap(predictions, self.positive_label, self.requirement.confidence)
                 lower = float(getattr(intervals, self.requirement.kind)[0, 0])
             return self.requirement.score(point, lower)
-        known = point.other_metrics | {name: getattr(point, name) for name in MEASURED} | point.metrics
+        # The user's own come last: the Trainer goes by them, whatever they call precision.
+        known = {name: getattr(point, name) for name in MEASURED} | point.metrics | point.other_metrics
         value = known.get((self.metric or "").removeprefix("eval_"), float("nan"))
         return value if self.greater_is_better else -value
 
@@ -128,13 +129,6 @@ class KeptBy:
             return f"chosen for {self.requirement.text}"
         metric = (self.metric or "").removeprefix("eval_").replace("_", " ").replace("f1", "F1")
         return f"the best {metric} of the sweep"
-
-
-def _parts(logits: Any) -> list[Any]:
-    """The logits of an evaluation, in one array or in one for each batch, without what models return behind them."""
-    if isinstance(logits, tuple):
-        logits = logits[0]
-    return [part[0] if isinstance(part, tuple) else part for part in logits] if isinstance(logits, list) else [logits]
 
 
 def _in_dataset_order(prediction: Any, eval_dataloader: Any, args: Any) -> Any:

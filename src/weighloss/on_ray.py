@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from .checkpoints import checkpoint_at
+from .checkpoints import checkpoint_at, mark
 from .checks import check_sweep
 from .errors import InvalidInputError, SweepStoppedError, reason
 from .leg import FinishedLeg, KeptBy, LegEvaluation
@@ -82,11 +82,11 @@ def sweep_on_ray(
     plan, args = SweepPlan(callback, trainer), trainer.args
     keeps_last = not args.load_best_model_at_end
     with ExitStack() as stack:
-        begun = stack.enter_context(plan.begun())
+        begun = stack.enter_context(plan.begun(plan.model_digest()))
         stack.enter_context(_connected(ray, address))
         _check_resources(ray, cpus_per_trial, gpus_per_trial)
         collector = _beside_this_process(
-            ray, _Collector, begun, plan.folder.absolute(), Path(args.output_dir).absolute()
+            ray, _Collector, begun, plan.folder.absolute(), Path(args.output_dir).absolute(), keeps_last
         )
         legs = plan.legs_of(begun.sweep)
         done = {(leg.ratio, leg.seed) for leg in begun.sweep.done}
@@ -95,6 +95,8 @@ def sweep_on_ray(
         stopped_by = _run_trials(trainer, callback, leg, missing, {"cpu": cpus_per_trial, "gpu": gpus_per_trial})
         sweep, kept = ray.get(collector.result.remote())
         callback.sweep = sweep
+        if callback not in trainer.callback_handler.callbacks:
+            trainer.add_callback(callback)
         if len(sweep.done) < len(legs):
             raise SweepStoppedError(
                 f"{len(legs) - len(sweep.done)} legs came to nothing on Ray ({reason(stopped_by)}): {len(sweep.done)} of "
@@ -168,7 +170,6 @@ def _run_trials(
             ended = RuntimeError(Path(progress.failed.error_file).read_text().strip().splitlines()[-1])
     finally:
         trainer.remove_callback(leg)
-        trainer.add_callback(callback)
         args._n_gpu = num_gpus
         trainer.hp_search_backend = None
         shutil.rmtree(storage, ignore_errors=True)
@@ -217,9 +218,11 @@ def _beside_this_process(ray: Any, kind: type, *args: Any) -> Any:
 class _Collector:
     """Writes what the legs come to, in the folder of the process that drives the sweep, wherever the legs run."""
 
-    def __init__(self, begun: BegunSweep, folder: Path, output_dir: Path) -> None:
+    def __init__(self, begun: BegunSweep, folder: Path, output_dir: Path, keeps_last: bool) -> None:
         self._sweep, self._folder, self._output_dir = begun.sweep, folder, output_dir
-        self._best = None if begun.best is None else (begun.best[1], -begun.best[0].global_step)
+        self._best = None if begun.best is None or keeps_last else (begun.best[1], -begun.best[0].global_step)
+        if keeps_last and begun.checkpoint is not None:  # of the last leg
+            self._best = 0.0, -begun.sweep.done[-1].global_step
 
     def wants_model(self, value: float, global_step: int) -> bool:
         """Whether the model of a leg would be the one that is kept so far; of equals it is that of the first leg."""
@@ -238,6 +241,7 @@ class _Collector:
             for name, content in model.items():  # the Trainer's state comes last, as in its own checkpoints
                 (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
                 (checkpoint / name).write_bytes(content)
+            mark(checkpoint, self._sweep)
             self._best = value, -leg.global_step
         self._sweep = self._sweep.with_leg(leg)
         self._sweep.save(self._folder)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from transformers import set_seed
 
 from . import fingerprint
-from .checkpoints import checkpoint_at, is_whole, newest_within, remove_broken
+from .checkpoints import checkpoint_at, is_usable, newest_within, remove_broken
 from .choose import Requirement
 from .errors import InvalidInputError
 from .folder import found_in, held
@@ -20,6 +21,7 @@ from .leg import FinishedLeg, KeptBy
 from .record import RatioSweep, SweepPoint
 from .rewind import has_seeded_order
 from .search import RatioSearch
+from .store import ACTIVATIONS_FOLDER
 from .trainer import WeightedLossTrainer
 from .weights import ratio_grid, unique_ratios
 
@@ -71,8 +73,8 @@ class SweepPlan:
         if wanted is None and self._search is not None and args.load_best_model_at_end:
             wanted = self._search.requirement
         requirement = None if wanted is None else Requirement.parse(wanted)
-        metric = args.metric_for_best_model if args.load_best_model_at_end else None
-        self.kept_by = KeptBy(requirement, metric, args.greater_is_better is not False, trainer.positive_label)
+        metric, is_greater_better = args.metric_for_best_model, args.greater_is_better is not False
+        self.kept_by = KeptBy(requirement, metric, is_greater_better, trainer.positive_label)
         self._of_preview = {"activations_dtype": callback.activations_dtype} if callback.preview else {}
         self._empty = self._empty_sweep(callback)
 
@@ -113,25 +115,37 @@ class SweepPlan:
             because += f", of a preview: {sweep.what_was_trained}"
         return replace(sweep, kept=kept, kept_because=because)
 
+    def model_digest(self) -> str:
+        """Digest of the model that the first leg starts from."""
+        if self._trainer.model_init is None:
+            return fingerprint.of_model(self._trainer.model)
+        set_seed(self._empty.seeds[0])  # the trainer's own model may be trained already
+        return fingerprint.of_model(self._trainer.call_model_init())
+
     @contextmanager
-    def begun(self) -> Iterator[BegunSweep]:
+    def begun(self, model_digest: str) -> Iterator[BegunSweep]:
         """Hold the folder, with what it has of this very sweep already.
+
+        Parameters
+        ----------
+        model_digest : str
+            See `model_digest`.
 
         Raises
         ------
         InvalidInputError
             When it holds another sweep, or another process holds it.
         """
-        with held(self.folder):
-            trainer, args = self._trainer, self._trainer.args
-            model = trainer.model
-            if trainer.model_init is not None:  # the trainer's own may be trained already
-                set_seed(self._empty.seeds[0])
-                model = trainer.call_model_init()
+        trainer, args = self._trainer, self._trainer.args
+        with ExitStack() as stack:
+            for folder in dict.fromkeys(path.absolute() for path in (self.folder, Path(args.output_dir))):
+                stack.enter_context(held(folder))
+            for left in self.folder.glob(f"{ACTIVATIONS_FOLDER}*"):  # by a preview that was killed
+                shutil.rmtree(left)
             digests = {
                 "training data": fingerprint.of_dataset(trainer.train_dataset),
                 "evaluation data": fingerprint.of_dataset(trainer.eval_dataset),
-                "model": fingerprint.of_model(model),
+                "model": model_digest,
             }
             arguments = fingerprint.of_arguments(args) | self._of_preview
             planned = replace(self._empty, fingerprint=digests, arguments=arguments)
@@ -150,7 +164,7 @@ class SweepPlan:
         if checkpoint is None and done == legs[: len(done)] != legs and not args.ignore_data_skip:
             checkpoint = newest_within(
                 args.output_dir,
-                done=len(done),
+                sweep,
                 num_legs=self.most_legs(sweep),
                 ratio=legs[len(done)][0],
                 epochs=1 if has_seeded_order(args) else sweep.epochs_per_ratio,
@@ -167,15 +181,20 @@ class SweepPlan:
     def _with_models(self, sweep: RatioSweep) -> BegunSweep:
         """The sweep without the leg whose model is needed and nowhere on disk."""
         output_dir = self._trainer.args.output_dir
-        best, last, needed = None, None, None
-        if self._trainer.args.load_best_model_at_end:
-            best = self.best_of(sweep)
+        args, legs = self._trainer.args, self.legs_of(sweep)
+        last = sweep.done[-1] if sweep.done else None
+        best = self.best_of(sweep) if args.metric_for_best_model is not None else None
+        needed, has_model = None, False
+        if args.load_best_model_at_end:
             needed = None if best is None else best[0]
-        elif len(sweep.done) == len(self.legs_of(sweep)) and isinstance(sweep.done[-1], SweepPoint):
-            needed = sweep.done[-1]
-            last = checkpoint_at(output_dir, needed.global_step)
-        if needed is None or is_whole(checkpoint_at(output_dir, needed.global_step)):
-            return BegunSweep(sweep, best, last)
+            has_model = needed is not None and is_usable(checkpoint_at(output_dir, needed.global_step), sweep)
+        elif isinstance(last, SweepPoint) and (last.ratio, last.seed) == legs[-1]:
+            needed = last
+            checkpoint = checkpoint_at(output_dir, last.global_step)
+            if len(sweep.done) == len(legs) and is_usable(checkpoint, sweep):
+                return BegunSweep(sweep, best, checkpoint)
+        if needed is None or has_model:
+            return BegunSweep(sweep, best)
         logger.warning("The model of w_r = %.4g is needed, but not on disk: that leg is trained again.", needed.ratio)
         others = tuple(point for point in sweep.points if point != needed)
         return BegunSweep(self._searched(replace(sweep, points=others)))

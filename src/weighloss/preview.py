@@ -12,6 +12,7 @@ from transformers import set_seed
 from transformers.trainer_utils import number_of_arguments
 
 from .errors import InvalidInputError
+from .store import ACTIVATIONS_FOLDER
 from .trainer import WeightedLossTrainer
 from .trunk import LENGTH, ActivationCollator, Trunk, cache_activations
 
@@ -51,19 +52,20 @@ def previewing(
         "train_dataset": trainer.train_dataset,
         "eval_dataset": trainer.eval_dataset,
         "data_collator": trainer.data_collator,
+        "optimizer": trainer.optimizer,
+        "lr_scheduler": trainer.lr_scheduler,
     }
     arguments = {
         name: getattr(args, name) for name in ("learning_rate", "remove_unused_columns", "length_column_name")
     }
-    with tempfile.TemporaryDirectory(dir=folder, prefix="_activations-") as activations:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{ACTIVATIONS_FOLDER}-") as activations:
         cached: list[Any] = []
         collator = ActivationCollator(trunk, dtype, trainer.label_names, trainer.is_multi_label)
         for name, dataset in (("training", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
             rows, collate = _as_trained_on(trainer, dataset)
             if not cached:
-                _check(
-                    trunk, model, collate([rows[i] for i in range(min(len(rows), 4))]), collator, dtype == "float32"
-                )
+                batch = collate([rows[i] for i in range(min(len(rows), 4))])
+                _check(trunk, model, {key: value for key, value in batch.items() if key not in trainer.label_names})
             cached.append(
                 cache_activations(
                     rows,
@@ -83,6 +85,8 @@ def previewing(
         trainer.model = trainer.model_wrapped = model
         trainer.train_dataset, trainer.eval_dataset = cached
         trainer.data_collator = collator
+        trainer.optimizer = trainer.lr_scheduler = None  # of the whole model
+        vars(trainer).pop("_eval_dataloaders", None)
         args.learning_rate *= LEARNING_RATE_FACTOR
         args.remove_unused_columns, args.length_column_name = False, LENGTH
         try:
@@ -95,6 +99,7 @@ def previewing(
             for name, value in given.items():
                 setattr(trainer, name, value)
             trainer.model = trainer.model_wrapped = whole
+            vars(trainer).pop("_eval_dataloaders", None)
 
 
 def _as_trained_on(trainer: WeightedLossTrainer, dataset: Any) -> tuple[Any, Any]:
@@ -121,8 +126,9 @@ def _digest(trunk: Trunk) -> str:
     return digest.hexdigest()
 
 
-def _check(trunk: Trunk, model: Any, inputs: dict[str, Any], collator: ActivationCollator, is_exact: bool) -> None:
+def _check(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> None:
     """Refuse a model that does not come to the same from its activations, as none does that looks at its inputs again."""
+    collator = ActivationCollator(trunk)
     rows = collator.rows(inputs, model.device)
     cut_inputs = {name: value.to(model.device) for name, value in collator(rows).items()}
     training = model.training
@@ -142,7 +148,7 @@ def _check(trunk: Trunk, model: Any, inputs: dict[str, Any], collator: Activatio
         finally:
             trunk.join(model)
             model.train(training)
-    if not difference <= (_ALLOWED if is_exact else float("inf")):
+    if not difference <= _ALLOWED:
         raise InvalidInputError(
             f"{type(model).__name__} cannot be cut off from its lower layers ({reason}): leave the preview out."
         )

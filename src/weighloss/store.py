@@ -16,6 +16,7 @@ from .errors import InvalidInputError
 SWEEP_FILE = "sweep.json"
 PREDICTIONS_FOLDER = "predictions"
 PREVIEW_FOLDER = "preview"
+ACTIVATIONS_FOLDER = "_activations"
 LOCK_FILE = ".sweep.lock"
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

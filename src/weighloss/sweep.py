@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any, TypeVar, cast
 from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, rotate_checkpoints
 
-from .checkpoints import checkpoint_at, write_state
+from .checkpoints import checkpoint_at, checkpoints_in, mark, write_state
 from .checks import check_sweep
 from .errors import InvalidInputError, SweepStoppedError
 from .leg import REQUIREMENT_METRIC, LegEvaluation
@@ -121,7 +122,8 @@ class RatioSweepCallback(TrainingDriver):
         self._warn_of_what_is_not_used(args)
         given = {name: getattr(args, name, None) for name in _SET_BY_THE_SWEEP}
         with ExitStack() as stack:
-            begun = _everywhere(trainer, lambda: stack.enter_context(self._plan.begun()))
+            model_digest = self._plan.model_digest()
+            begun = _everywhere(trainer, lambda: stack.enter_context(self._plan.begun(model_digest)))
             self._begun, self.sweep = begun, begun.sweep
             if self.preview:
                 stack.enter_context(
@@ -143,6 +145,9 @@ class RatioSweepCallback(TrainingDriver):
             try:
                 yield self._resumed(stack, trainer, begun.checkpoint)
                 given["weight_ratio"] = args.weight_ratio  # that of the model which the trainer now holds
+                if self.preview and args.should_save:  # they are of no whole model
+                    for checkpoint in checkpoints_in(args.output_dir):
+                        shutil.rmtree(checkpoint)
             except BaseException as error:
                 if trainer.model_init is None:
                     self._fresh.rewind()  # the next sweep starts where this one did
@@ -262,6 +267,8 @@ class RatioSweepCallback(TrainingDriver):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the leg's point, now that its model is on disk, and only then remove older models."""
+        if args.should_save:
+            mark(checkpoint_at(args.output_dir, state.global_step), self.sweep)
         self._write()
         if args.should_save:
             rotate_checkpoints(args.output_dir, self._checkpoints_kept, state.best_model_checkpoint, use_mtime=True)
@@ -335,8 +342,9 @@ def _everywhere(trainer: WeightedLossTrainer, work: Callable[[], _T]) -> _T:
     if trainer.is_world_process_zero():
         try:
             outcome[0] = work()
-        except InvalidInputError as error:
-            outcome[1] = str(error)
+        except Exception as error:
+            broadcast_object_list([None, str(error)])
+            raise
     broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise InvalidInputError(outcome[1])

@@ -249,7 +249,7 @@ def cache_activations(
             chunk = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
             rows = collator.rows(collate(chunk), device)
             columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
-            columns[LENGTH] = [np.int64(len(row[collator.main_input])) for row in chunk]
+            columns[LENGTH] = [np.int64(_length(row, collator.main_input)) for row in chunk]
             if writer is None:
                 kinds = {name: _feature(values[0]) for name, values in columns.items()}
                 labels = _class_labels(dataset) if "labels" in kinds and not isinstance(kinds["labels"], List) else {}
@@ -332,6 +332,11 @@ class ActivationCollator:
                     else torch.stack(values)
                 )
         return batch
+
+
+def _length(row: Any, main_input: str) -> int:
+    """By what group_by_length groups a row: 0 where only the collator makes its input."""
+    return len(row[main_input]) if isinstance(row, Mapping) and main_input in row else 0
 
 
 def _feature(value: Any) -> Any:
