@@ -249,9 +249,8 @@ def _title(sweep: RatioSweep, text: str) -> str:
         "macro": f"macro average of {len(sweep.label_names)} classes",
         "micro": f"micro average of {len(sweep.label_names)} labels",
     }
-    if sweep.preview is not None:
-        text = f"Preview, {sweep.what_was_trained}: {text[0].lower()}{text[1:]}"
-    return _plain(f"{text}\n{of[sweep.average]}, {sweep.dataset or 'evaluation set'}")
+    preview = "" if sweep.preview is None else f"; a preview, {sweep.what_was_trained}"
+    return _plain(f"{text}\n{of[sweep.average]}, {sweep.dataset or 'evaluation set'}{preview}")
 
 
 def _plain(text: str) -> str:
