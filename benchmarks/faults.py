@@ -21,7 +21,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import transformers.modeling_utils
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainerState
@@ -40,10 +39,11 @@ MOMENTS = {
     "in a training step": (Trainer, "training_step", "before"),
     "in an evaluation": (Trainer, "prediction_step", "before"),
     "predictions half written": (weighloss.store.pq, "write_table", 1),
-    "sweep.json half written": (weighloss.store.os, "fsync", "before"),
-    "point just written": (weighloss.store.os, "replace", "after"),
+    "JSON half written": (Path, "write_text", 0),
+    "a file written, not yet in its place": (weighloss.store.os, "replace", "before"),
+    "a file just put in its place": (weighloss.store.os, "replace", "after"),
     "model half saved": (transformers.modeling_utils, "safe_save_file", 1),
-    "optimizer half saved": (torch, "save", 1),
+    "optimizer or arguments half saved": (torch, "save", 1),
     "checkpoint's state half saved": (TrainerState, "save_to_json", 1),
     "model saved, point not": (RatioSweepCallback, "on_save", "before"),
     "older model half deleted": (shutil, "rmtree", "inside"),
@@ -127,15 +127,7 @@ def outcome(folder: Path) -> dict:
         del point["seconds"]
     files = [*folder.glob("predictions/*.parquet"), folder / "model.safetensors"]
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    weights = safetensors.torch.load_file(folder / "model.safetensors")
-    return sweep | {"files": digests, "weights": len(weights)}
-
-
-def trained_twice(folder: Path, steps_before: int) -> list[str]:
-    """Legs whose point was on disk and that were trained nevertheless, since so many notes."""
-    notes = folder.with_suffix(".steps")
-    lines = notes.read_text().splitlines()[steps_before:] if notes.exists() else []
-    return lines
+    return sweep | {"files": digests}
 
 
 def points_of(folder: Path) -> dict:

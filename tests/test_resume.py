@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -603,13 +602,3 @@ def test_a_datasets_digest_is_that_of_its_rows(train_data, tmp_path):
     assert of_dataset(train_data.with_transform(lambda rows: rows)) == digest
     assert of_dataset(train_data.shuffle(seed=1)) != digest
     assert of_dataset(train_data.select(range(191))) != digest
-
-
-def test_checkpoints_hold_the_best_model_when_the_point_is_written(tmp_path, train_data, eval_data):
-    """The order on disk that makes a kill harmless: model, point, and only then the older model's end."""
-    finished(tmp_path, train_data, eval_data)
-    sweep = RatioSweep.load(tmp_path)
-    (kept,) = tmp_path.glob("checkpoint-*")
-    weights = safetensors.torch.load_file(kept / "model.safetensors")
-    assert kept.name == f"checkpoint-{sweep.kept_point.global_step}"
-    assert weights

@@ -293,6 +293,9 @@ def test_an_interrupted_preview_leaves_a_whole_model_and_goes_on(tmp_path, train
     stop = Stop()
     assert finished(tmp_path / "cut", train_data, eval_data, stop, **PREVIEW) == whole
     assert stop.steps[0] == 13
+    stop = Stop()
+    assert finished(tmp_path / "cut", train_data, eval_data, stop, **PREVIEW) == whole
+    assert not stop.steps
     with pytest.raises(InvalidInputError, match="layers that are trained: None here, 1 there"):
         stopped(tmp_path / "cut", train_data, eval_data, 2)
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from .errors import InvalidInputError
 from .metrics import decisions, precision_recall
 from .record import RatioSweep, SweepPoint
-from .store import LOCK_FILE, PREDICTIONS_FOLDER, SWEEP_FILE
+from .store import LOCK_FILE, SWEEP_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def held(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
-        (folder / PREDICTIONS_FOLDER).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise InvalidInputError(

@@ -52,17 +52,16 @@ class LegEvaluation:
         """The next evaluation is that of a leg."""
         self.is_of_leg = True
 
-    def finished(self, metrics: dict[str, float], eval_dataloader: Any, leg: int, **facts: Any) -> FinishedLeg:
-        """The leg whose evaluation has just come to these metrics.
-
-        `facts` are the fields of `SweepPoint` that no evaluation tells.
-        """
+    def finished(
+        self, metrics: dict[str, float], eval_dataloader: Any, leg: int, global_step: int, seconds: float
+    ) -> FinishedLeg:
+        """The leg, by its number, whose evaluation has just come to these metrics."""
         self.is_of_leg = False
         prediction = _in_dataset_order(self._prediction, eval_dataloader, self._trainer.args)
         del self._prediction
         logits, labels = logits_and_labels(prediction)
         args = self._trainer.args
-        of = {"ratio": args.weight_ratio, "seed": args.seed, "global_step": facts["global_step"]}
+        of = {"ratio": args.weight_ratio, "seed": args.seed, "global_step": global_step}
         if self._measured is None:
             reason = (
                 f"the loss is {metrics['eval_loss']}: {np.mean(~np.isfinite(logits)):.0%} of the model's outputs are no "
@@ -74,7 +73,7 @@ class LegEvaluation:
             **cast(Any, {name: self._measured[name] for name in MEASURED}),
             eval_loss=metrics["eval_loss"],
             eval_plain_loss=metrics["eval_plain_loss"],
-            seconds=facts["seconds"],
+            seconds=seconds,
             predictions=f"{PREDICTIONS_FOLDER}/leg-{leg:02d}_ratio-{of['ratio']:.4g}_seed-{of['seed']}.parquet",
             other_metrics=self._other_metrics,
             **cast(Any, bootstrap([(logits, labels)], self._trainer.positive_label).of_point()),

@@ -61,8 +61,10 @@ def sweep_on_ray(
     Raises
     ------
     InvalidInputError
-        As `trainer.train()`, and when Ray is not installed, the ratios are searched for one after the other, or the
-        trainer has no `model_init`.
+        As `trainer.train()`, and when Ray is not installed, the cluster cannot be reached or is too small, the ratios are
+        searched for one after the other, or the trainer has no `model_init`.
+    SweepStoppedError
+        When some legs did not come to their end; the others are kept.
     """
     try:
         import ray
@@ -95,6 +97,7 @@ def sweep_on_ray(
         stopped_by = _run_trials(trainer, callback, leg, missing, {"cpu": cpus_per_trial, "gpu": gpus_per_trial})
         sweep, kept = ray.get(collector.result.remote())
         callback.sweep = sweep
+        trainer.model = trainer.model_wrapped = trainer.call_model_init().to(args.device)  # Ray's search takes it away
         if callback not in trainer.callback_handler.callbacks:
             trainer.add_callback(callback)
         if len(sweep.done) < len(legs):
@@ -102,7 +105,6 @@ def sweep_on_ray(
                 f"{len(legs) - len(sweep.done)} legs came to nothing on Ray ({reason(stopped_by)}): {len(sweep.done)} of "
                 f"{len(legs)} are done and kept in {plan.folder}; run the same again to go on."
             ) from stopped_by
-        trainer.model = trainer.model_wrapped = trainer.call_model_init().to(args.device)
         if kept is not None:
             callback.sweep = plan.with_kept(sweep, kept, is_best=not keeps_last)
             trainer.state.best_model_checkpoint = str(checkpoint_at(args.output_dir, kept))
@@ -144,6 +146,9 @@ def _run_trials(
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             self.failed = self.failed or trial
+
+        def on_experiment_end(self, *_: Any, **__: Any) -> None:
+            self.bar.close()
 
     progress = Progress()
     with suppress(ValueError):

@@ -105,10 +105,8 @@ class SweepPlan:
     def with_kept(self, sweep: RatioSweep, global_step: int, is_best: bool) -> RatioSweep:
         """The sweep that says which leg's model is kept, by the step that was that leg's last, and why."""
         kept = next((i for i, point in enumerate(sweep.points) if point.global_step == global_step), None)
-        because, requirement = (
-            self.kept_by.because if is_best else "the last leg of the sweep",
-            self.kept_by.requirement,
-        )
+        because = self.kept_by.because if is_best else "the last leg of the sweep"
+        requirement = self.kept_by.requirement
         if requirement is not None and sweep.points and not sweep.choose(requirement.text).met:
             because = f"nearest to {requirement.text}, which no leg meets"
         if sweep.preview is not None:
@@ -180,8 +178,8 @@ class SweepPlan:
 
     def _with_models(self, sweep: RatioSweep) -> BegunSweep:
         """The sweep without the leg whose model is needed and nowhere on disk."""
-        output_dir = self._trainer.args.output_dir
         args, legs = self._trainer.args, self.legs_of(sweep)
+        output_dir = args.output_dir
         last = sweep.done[-1] if sweep.done else None
         best = self.best_of(sweep) if args.metric_for_best_model is not None else None
         needed, has_model = None, False

@@ -405,6 +405,11 @@ class RatioSweep:
         Returns
         -------
         list of float, ascending.
+
+        Raises
+        ------
+        InvalidInputError
+            As `choose`.
         """
         chosen = math.log(self.choose(requirement).point.ratio)
         nearest = sorted(self.by_ratio(), key=lambda ratio: abs(math.log(ratio) - chosen))

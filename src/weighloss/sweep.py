@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any, TypeVar, cast
 from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, rotate_checkpoints
 
-from .checkpoints import checkpoint_at, checkpoints_in, mark, write_state
+from .checkpoints import checkpoint_at, mark, write_state
 from .checks import check_sweep
 from .errors import InvalidInputError, SweepStoppedError
 from .leg import REQUIREMENT_METRIC, LegEvaluation
@@ -69,7 +68,8 @@ class RatioSweepCallback(TrainingDriver):
         `RatioSweep.choose`), with `load_best_model_at_end=True`; `metric_for_best_model` when None.
     preview : bool or int, default False
         Train the last layer only (the last so many), pooler and head, from activations that the layers below compute once:
-        the landscape at a fraction of the price, at `preview.LEARNING_RATE_FACTOR` times the learning rate.
+        the landscape at a fraction of the price, at `preview.LEARNING_RATE_FACTOR` times the learning rate. The trainer
+        then holds the whole model; the checkpoints hold the trained layers only, and are of use for going on alone.
     activations_dtype : {"float32", "float16", "bfloat16"}
         What these activations are kept in on disk.
 
@@ -145,9 +145,6 @@ class RatioSweepCallback(TrainingDriver):
             try:
                 yield self._resumed(stack, trainer, begun.checkpoint)
                 given["weight_ratio"] = args.weight_ratio  # that of the model which the trainer now holds
-                if self.preview and args.should_save:  # they are of no whole model
-                    for checkpoint in checkpoints_in(args.output_dir):
-                        shutil.rmtree(checkpoint)
             except BaseException as error:
                 if trainer.model_init is None:
                     self._fresh.rewind()  # the next sweep starts where this one did
