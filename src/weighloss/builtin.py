@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from .errors import InvalidInputError
 BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 POSITIVE_PACKAGE = "scikit-learn"
 _OTHER_PACKAGES = ("numpy", "matplotlib", "datasets", "huggingface_hub", "pandas")
+_IMPORTED_AS = {POSITIVE_PACKAGE: "sklearn"}  # where that is not the package's name
 
 
 def builtin_model() -> str:
@@ -33,11 +35,17 @@ def builtin_model() -> str:
     return str(get_model_path())
 
 
-def builtin_data(num_train: int = 1600, num_validation: int = 600, positive_share: float = 0.12) -> DatasetDict:
+def builtin_data(
+    num_train: int = 1600,
+    num_validation: int = 600,
+    positive_share: float = 0.12,
+    package_shares: Mapping[str, float] | None = None,
+) -> DatasetDict:
     """Real English sentences that are on every machine that runs this, cut to the article's imbalance of 88:12.
 
     They are the docstring summaries of installed packages, read without importing them; the task is to find
-    scikit-learn's among those of numpy, matplotlib, datasets, huggingface_hub and pandas.
+    scikit-learn's among those of numpy, matplotlib, datasets, huggingface_hub and pandas. Or, for several classes, to
+    say which package a sentence is of.
 
     Parameters
     ----------
@@ -45,28 +53,52 @@ def builtin_data(num_train: int = 1600, num_validation: int = 600, positive_shar
         Number of sentences in each split.
     positive_share : float
         Share of scikit-learn's.
+    package_shares : mapping of str to float, optional
+        Makes one class of each of these packages, with its share of the sentences, such as
+        `{"pandas": 0.6, "matplotlib": 0.3, "scikit-learn": 0.1}`; `positive_share` is not used then. Sentences that two
+        of them have are left out.
 
     Returns
     -------
-    DatasetDict with splits `train` and `validation` and columns `text` and `label` (`other`, `scikit-learn`).
+    DatasetDict with splits `train` and `validation` and columns `text` and `label` (`other`, `scikit-learn`; with
+    `package_shares` the packages).
+
+    Raises
+    ------
+    InvalidInputError
+        When the packages do not have so many sentences.
     """
-    positive = sorted(set(_docstring_summaries("sklearn")))
-    negative = sorted(
-        {summary for package in _OTHER_PACKAGES for summary in _docstring_summaries(package)} - set(positive)
-    )
+    if package_shares is None:
+        shares = {"other": 1 - positive_share, POSITIVE_PACKAGE: positive_share}
+        positive = _summaries(POSITIVE_PACKAGE)
+        pools = [set().union(*map(_summaries, _OTHER_PACKAGES)) - positive, positive]
+    else:
+        shares = dict(package_shares)
+        found = Counter(summary for package in shares for summary in _summaries(package))
+        pools = [{summary for summary in _summaries(package) if found[summary] == 1} for package in shares]
     generator = np.random.default_rng(0)
-    texts = {label: list(generator.permutation(pool)) for label, pool in enumerate((negative, positive))}
-    features = Features({"text": Value("string"), "label": ClassLabel(names=["other", POSITIVE_PACKAGE])})
+    texts = [list(generator.permutation(sorted(pool))) for pool in pools]
+    names = list(shares)
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
     splits = {}
     for split, size in (("train", num_train), ("validation", num_validation)):
-        num_positive = round(size * positive_share)
-        rows = [(texts[1].pop(), 1) for _ in range(num_positive)] + [
-            (texts[0].pop(), 0) for _ in range(size - num_positive)
-        ]
+        sizes = [round(size * share) for share in shares.values()]
+        sizes[0] += size - sum(sizes)
+        for name, pool, needed in zip(names, texts, sizes, strict=True):
+            if needed > len(pool):
+                raise InvalidInputError(
+                    f"{needed} {split} sentences of {name} were asked for, and {len(pool)} are left: ask for fewer, or for "
+                    "a smaller share of it."
+                )
+        rows = [(texts[label].pop(), label) for label in reversed(range(len(names))) for _ in range(sizes[label])]
         order = generator.permutation(size)
         columns = {"text": [str(rows[i][0]) for i in order], "label": [rows[i][1] for i in order]}
         splits[split] = Dataset.from_dict(columns, features=features)
     return DatasetDict(splits)
+
+
+def _summaries(package: str) -> set[str]:
+    return set(_docstring_summaries(_IMPORTED_AS.get(package, package)))
 
 
 def _docstring_summaries(package: str) -> Iterator[str]:

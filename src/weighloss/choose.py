@@ -26,7 +26,7 @@ class Requirement:
         "f", "recall", "precision", "cost" or "break-even".
     numbers : tuple of float
         β; the least recall or precision; the costs of a false positive and a false negative.
-    confidence : float, optional
+    confidence : float or None
         The level of the bootstrap interval whose lower end, instead of the value itself, has to reach the least recall or
         precision.
     """

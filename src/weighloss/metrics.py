@@ -101,8 +101,9 @@ def precision_recall(
 
     Returns
     -------
-    dict with float `precision`, `recall`, `f1`, `accuracy` and int `tp`, `fp`, `fn`, `tn`: those of the positive label,
-    or, averaged, the sums of each class against the rest.
+    dict
+        Float `precision`, `recall`, `f1`, `accuracy` and int `tp`, `fp`, `fn`, `tn`: those of the positive label, or,
+        averaged, the sums of each class against the rest.
 
     Raises
     ------

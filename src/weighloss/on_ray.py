@@ -51,8 +51,10 @@ def sweep_on_ray(
         What to sweep over; it need not be among the trainer's callbacks.
     address : str, optional
         Of a running cluster, as for `ray.init`; a cluster on this machine when None.
-    cpus_per_trial, gpus_per_trial
+    cpus_per_trial : int, default 1
         What each leg gets; it computes with as many threads as it has CPUs.
+    gpus_per_trial : float, default 0
+        What each leg gets.
 
     Returns
     -------

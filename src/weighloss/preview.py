@@ -58,6 +58,7 @@ def previewing(
     arguments = {
         name: getattr(args, name) for name in ("learning_rate", "remove_unused_columns", "length_column_name")
     }
+    first_position_only = False
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{ACTIVATIONS_FOLDER}-") as activations:
         cached: list[Any] = []
         collator = ActivationCollator(trunk, dtype, trainer.label_names, trainer.is_multi_label)
@@ -65,7 +66,8 @@ def previewing(
             rows, collate = _as_trained_on(trainer, dataset)
             if not cached:
                 batch = collate([rows[i] for i in range(min(len(rows), 4))])
-                _check(trunk, model, {key: value for key, value in batch.items() if key not in trainer.label_names})
+                inputs = {key: value for key, value in batch.items() if key not in trainer.label_names}
+                first_position_only = _needs_first_position_only(trunk, model, inputs)
             cached.append(
                 cache_activations(
                     rows,
@@ -78,10 +80,10 @@ def previewing(
                     progress=not args.disable_tqdm,
                 )
             )
-        trunk.cut()
+        trunk.cut(first_position_only)
         if make is not None:
             takes_trial = number_of_arguments(make) == 1
-            trainer.model_init = lambda: _cut(make(None) if takes_trial else make(), train_layers)
+            trainer.model_init = lambda: _cut(make(None) if takes_trial else make(), train_layers, first_position_only)
         trainer.model = trainer.model_wrapped = model
         trainer.train_dataset, trainer.eval_dataset = cached
         trainer.data_collator = collator
@@ -114,8 +116,8 @@ def _made(trainer: WeightedLossTrainer, seed: int) -> Any:
     return trainer.call_model_init()
 
 
-def _cut(model: Any, train_layers: int) -> Any:
-    Trunk(model, train_layers).cut()
+def _cut(model: Any, train_layers: int, first_position_only: bool) -> Any:
+    Trunk(model, train_layers).cut(first_position_only)
     return model
 
 
@@ -126,29 +128,44 @@ def _digest(trunk: Trunk) -> str:
     return digest.hexdigest()
 
 
-def _check(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> None:
-    """Refuse a model that does not come to the same from its activations, as none does that looks at its inputs again."""
-    collator = ActivationCollator(trunk)
-    rows = collator.rows(inputs, model.device)
-    cut_inputs = {name: value.to(model.device) for name, value in collator(rows).items()}
+def _needs_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> bool:
+    """Whether the logits need the first position of the last layer only.
+
+    Refuses a model that does not come to the same from its activations, as none does that looks at its inputs again.
+    """
     training = model.training
     model.eval()
-    with torch.no_grad():
-        whole = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
-        trunk.cut()
-        try:
-            differences = (model(**cut_inputs).logits - whole).abs()
-            if differences.ndim > 2 and "attention_mask" in inputs:  # what stands at the padding is nobody's
-                differences = differences[inputs["attention_mask"].bool()]
-            difference = differences.max().item()
-        except Exception as error:  # whatever a model makes of inputs that it does not expect
-            reason, difference = f"{type(error).__name__}: {error}".splitlines()[0], float("inf")
-        else:
-            reason = f"its logits differ by {difference:.2g}"
-        finally:
-            trunk.join(model)
-            model.train(training)
-    if not difference <= _ALLOWED:
-        raise InvalidInputError(
-            f"{type(model).__name__} cannot be cut off from its lower layers ({reason}): leave the preview out."
+    try:
+        difference, reason = _difference(trunk, model, inputs)
+        if not difference <= _ALLOWED:
+            raise InvalidInputError(
+                f"{type(model).__name__} cannot be cut off from its lower layers ({reason}): leave the preview out."
+            )
+        return (
+            trunk.head_reads_first_position_only({name: value.to(model.device) for name, value in inputs.items()})
+            and _difference(trunk, model, inputs, first_position_only=True)[0] <= _ALLOWED
         )
+    finally:
+        model.train(training)
+
+
+@torch.no_grad()
+def _difference(
+    trunk: Trunk, model: Any, inputs: dict[str, Any], first_position_only: bool = False
+) -> tuple[float, str]:
+    """The largest difference in logits between a model that is cut and the whole one, and what to say of it."""
+    collator = ActivationCollator(trunk)
+    cut_inputs = {
+        name: value.to(model.device) for name, value in collator(collator.rows(inputs, model.device)).items()
+    }
+    whole = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
+    trunk.cut(first_position_only)
+    try:
+        differences = (model(**cut_inputs).logits.expand_as(whole) - whole).abs()
+        if differences.ndim > 2 and "attention_mask" in inputs:  # what stands at the padding is nobody's
+            differences = differences[inputs["attention_mask"].bool()]
+    except Exception as error:  # whatever a model makes of inputs that it does not expect
+        return float("inf"), f"{type(error).__name__}: {error}".splitlines()[0]
+    finally:
+        trunk.join(model)
+    return differences.max().item(), f"its logits differ by {differences.max():.2g}"

@@ -128,21 +128,21 @@ class RatioSweep:
         Number of evaluation examples.
     versions : dict
         Of weighloss, transformers and torch.
-    kept : int, optional
+    kept : int or None
         Index of the point whose model the trainer kept; None while the sweep runs.
     kept_because : str
         Why that one, as in "the best F1 of the sweep".
-    requirement : str, optional
+    requirement : str or None
         The requirement that it was chosen for.
-    search : str, optional
+    search : str or None
         What the ratios were searched for, where they are no grid.
-    preview : int, optional
+    preview : int or None
         How many of the last layers were trained, where only those were: see `RatioSweepCallback`.
     fingerprint : dict of str to str
         Digests of training data, evaluation data and model: a sweep goes on only with the same.
     arguments : dict
         The training arguments that decide what a leg comes to.
-    folder : Path, optional
+    folder : Path or None
         Where the sweep lies on disk; not written.
     """
 
@@ -327,8 +327,8 @@ class RatioSweep:
 
         Returns
         -------
-        dict of float64 arrays of shape (n_ratios,), `ratio` (ascending) and one for each name; only ratios with a
-        finished leg.
+        dict of float64 arrays of shape (n_ratios,)
+            `ratio` (ascending) and one for each name; only ratios with a finished leg.
         """
         groups = self.by_ratio()
         columns = {"ratio": np.array(list(groups))}

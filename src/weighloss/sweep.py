@@ -57,7 +57,9 @@ class RatioSweepCallback(TrainingDriver):
         One fine-tune per ratio with each; `[args.seed]` when None. A seed decides data order and dropout, and, for a
         trainer with `model_init`, the initial weights of the head.
     epochs_per_ratio : int, default 1
-    num_ratios, ratio_span
+    num_ratios : int, default 13
+        As for `ratio_grid`.
+    ratio_span : float, default 100
         As for `ratio_grid`.
     output_dir : path, optional
         Where `sweep.json` and `predictions/` go; `args.output_dir` when None.

@@ -17,11 +17,13 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from .errors import InvalidInputError
+from .first_position import FirstPosition
 from .labels import IGNORE_INDEX, LABEL_COLUMNS
 
 logger = logging.getLogger(__name__)
 
 LENGTH = "length"  # the column by which group_by_length groups
+_WINDOW = 8  # batches whose rows are sorted by length before the trunk computes them
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -102,6 +104,20 @@ class Trunk:
             f"{type(self._model).__name__} does not run its own layers: there is no trunk to freeze."
         )
 
+    @torch.no_grad()
+    def head_reads_first_position_only(self, batch: dict[str, torch.Tensor]) -> bool:
+        """Whether the logits stay the same, in evaluation, whatever the last layer gives at all other positions."""
+
+        def overwrite_others(_: nn.Module, __: Any, output: Any) -> None:
+            (output[0] if isinstance(output, tuple) else output)[:, 1:] = 1.0
+
+        logits = self._model(**batch).logits
+        hook = self._layers[-1].register_forward_hook(overwrite_others)
+        try:
+            return torch.equal(self._model(**batch).logits, logits)
+        finally:
+            hook.remove()
+
     @property
     def main_input(self) -> str:
         """What the whole model is given."""
@@ -122,16 +138,27 @@ class Trunk:
         """The parameters of the trunk."""
         return (p for part in (*self._before.values(), *self._layers[: -self.train_layers]) for p in part.parameters())
 
-    def cut(self) -> None:
-        """Take the trunk out of the model: it then computes from activations, by its own forward, in `input_name`."""
+    def cut(self, first_position_only: bool = False) -> None:
+        """Take the trunk out of the model: it then computes from activations, by its own forward, in `input_name`.
+
+        Parameters
+        ----------
+        first_position_only : bool, default False
+            Whether what comes after the last layer's attention is computed at the first position only, which is all that
+            most classifiers of sequences look at.
+        """
         for i, (name, module) in enumerate(self._before.items()):
             setattr(self._base, name, _Passed(module, takes_first=i > 0))
         self._set_layers(self._base, self._layers[-self.train_layers :])
+        if first_position_only:
+            vars(self._layers[-1])["_first_position"] = FirstPosition(self._layers[-1])
 
     def join(self, model: Any) -> None:
         """Put the trunk into a model, this one or another of its kind, that was cut off from one like it."""
         base = model.base_model
         upper = base.get_submodule(self._path)
+        if (first_position := vars(upper[-1]).pop("_first_position", None)) is not None:
+            first_position.undo()
         for name, module in self._before.items():
             setattr(base, name, module)
         self._set_layers(base, nn.ModuleList([*self._layers[: -self.train_layers], *upper]))
@@ -243,13 +270,14 @@ def cache_activations(
             f"the activations of {len(dataset):,} rows take about {size / 1e9:.2g} GB, but {file.parent} has room for "
             f"{free / 1e9:.2g} GB: make room, keep them as float16, or preview on fewer rows."
         )
-    writer, features = None, Features()
-    with pa.OSFile(str(file), "wb") as sink:
-        for start in tqdm(range(0, len(dataset), batch_size), desc=description, disable=not progress):
-            chunk = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+    writer, features, written = None, Features(), np.empty(0, dtype=np.int64)
+    with pa.OSFile(str(file), "wb") as sink, tqdm(total=len(dataset), desc=description, disable=not progress) as bar:
+        for chunk, places in _by_length(dataset, batch_size, collator.main_input):
             rows = collator.rows(collate(chunk), device)
             columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
             columns[LENGTH] = [np.int64(_length(row, collator.main_input)) for row in chunk]
+            written = np.append(written, places)
+            bar.update(len(chunk))
             if writer is None:
                 kinds = {name: _feature(values[0]) for name, values in columns.items()}
                 labels = _class_labels(dataset) if "labels" in kinds and not isinstance(kinds["labels"], List) else {}
@@ -257,7 +285,7 @@ def cache_activations(
                 writer = pa.ipc.new_stream(sink, features.arrow_schema)
             writer.write_table(pa.table(columns, schema=features.arrow_schema))
         cast(Any, writer).close()
-    return Dataset.from_file(str(file)).with_format("numpy")
+    return Dataset.from_file(str(file)).select(np.argsort(written)).with_format("numpy")
 
 
 class ActivationCollator:
@@ -332,6 +360,16 @@ class ActivationCollator:
                     else torch.stack(values)
                 )
         return batch
+
+
+def _by_length(dataset: Any, batch_size: int, main_input: str) -> Iterator[tuple[list[Any], list[int]]]:
+    """Batches of rows of about the same length, which need little padding, and the rows' places in the dataset."""
+    for start in range(0, len(dataset), _WINDOW * batch_size):
+        window = [dataset[i] for i in range(start, min(start + _WINDOW * batch_size, len(dataset)))]
+        order = sorted(range(len(window)), key=lambda i: _length(window[i], main_input))
+        for first in range(0, len(order), batch_size):
+            places = order[first : first + batch_size]
+            yield [window[i] for i in places], [start + i for i in places]
 
 
 def _length(row: Any, main_input: str) -> int:

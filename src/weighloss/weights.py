@@ -153,7 +153,9 @@ class ClassWeights:
             The label column; found as the Trainer finds it (`label`, `labels` or `label_ids`) when None.
         positive_label : int or str, default 1
             Id of the positive class, or its name where the column is a `ClassLabel`.
-        ratio, weights
+        ratio : float or str, optional
+            As for `from_counts`.
+        weights : sequence of float of shape (n_classes,), optional
             As for `from_counts`.
 
         Raises
