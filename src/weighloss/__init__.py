@@ -1,42 +1,5 @@
-from . import report
-from .config import WeightedLossConfig
-from .errors import InvalidInputError, PushError, SweepStoppedError
-from .hub import push_folder
-from .labels import count_labels
-from .losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
-from .metrics import PrecisionRecall, classification_metrics, precision_recall
-from .on_ray import sweep_on_ray
-from .plot import plot_sweep
-from .record import FailedLeg, RatioSweep, SweepPoint
-from .search import RatioSearch
-from .sweep import RatioSweepCallback
-from .trainer import WeightedLossTrainer
-from .trunk import freeze_trunk
-from .weights import ClassWeights, ratio_grid
+import lazy_loader
 
-__all__ = [
-    "ClassWeights",
-    "FailedLeg",
-    "InvalidInputError",
-    "PrecisionRecall",
-    "PushError",
-    "RatioSearch",
-    "RatioSweep",
-    "RatioSweepCallback",
-    "SweepPoint",
-    "SweepStoppedError",
-    "WeightedLossConfig",
-    "WeightedLossTrainer",
-    "calibrated_logits",
-    "classification_metrics",
-    "count_labels",
-    "freeze_trunk",
-    "plot_sweep",
-    "precision_recall",
-    "push_folder",
-    "ratio_grid",
-    "report",
-    "sweep_on_ray",
-    "weighted_binary_cross_entropy",
-    "weighted_cross_entropy",
-]
+# The public names stand in __init__.pyi. A name is imported when it is first used: charts, metrics and the card need
+# libraries that take longer to import than the Trainer, and a training script does not need them before its end.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-
 _ATTENTION = ("attention", "attn", "self_attn")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 from transformers import Trainer
 
-from .card import complete_card
 from .errors import InvalidInputError, PushError, reason
 from .record import RatioSweep
 from .store import LOCK_FILE, PREDICTIONS_FOLDER, PREVIEW_FOLDER, SWEEP_FILE
@@ -65,6 +64,10 @@ class HubTrainer(Trainer):
         if self.hub_model_id is None:
             kwargs.setdefault("license", "")  # else the base class asks the Hub for that of the base model
         super().create_model_card(**kwargs, dataset_tags=[])
+        from .card import (
+            complete_card,
+        )  # here, since scikit-learn and scipy take longer to import than all of weighloss
+
         facts, folder = self.card_facts(), Path(self.args.output_dir).absolute()
         sweep: RatioSweep | None = facts["sweep"]
         inline = sweep is not None and sweep.folder is not None and sweep.folder.absolute() == folder

@@ -20,7 +20,6 @@ from .checks import check_sweep
 from .errors import InvalidInputError, SweepStoppedError, reason
 from .leg import FinishedLeg, KeptBy, LegEvaluation
 from .plan import BegunSweep, SweepPlan
-from .plot import plot_sweep
 from .record import FailedLeg, RatioSweep, SweepPoint
 from .search import RatioSearch
 from .store import write_predictions
@@ -117,6 +116,8 @@ def sweep_on_ray(
             trainer.model.config.update({"requirement": plan.kept_by.requirement.text})
         callback.sweep.save(plan.folder)
         if sweep.points:
+            from .plot import plot_sweep  # here, since matplotlib takes longer to import than all of weighloss
+
             plot_sweep(callback.sweep, plan.folder)
     return callback.sweep
 

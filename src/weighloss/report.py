@@ -14,7 +14,8 @@ from sklearn.metrics import brier_score_loss
 from .bootstrap import bootstrap
 from .calibration import expected_calibration_error
 from .errors import InvalidInputError
-from .metrics import PrecisionRecall, decisions
+from .evaluate_metric import PrecisionRecall
+from .metrics import decisions
 from .record import MEASURED, RatioSweep, SweepPoint
 from .threshold import ThresholdPoint, UnweightedThresholds
 from .weights import ClassWeights

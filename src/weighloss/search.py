@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from .choose import Requirement
 from .errors import InvalidInputError
@@ -104,6 +103,8 @@ def _log_odds(share: float) -> float:
 
 
 def _towards_zero(logs: np.ndarray, gaps: np.ndarray) -> float | None:
+    from sklearn.isotonic import IsotonicRegression  # here, since it takes longer to import than all of weighloss
+
     smooth = IsotonicRegression().fit_transform(logs, gaps)
     below, above = np.flatnonzero(smooth < 0), np.flatnonzero(smooth >= 0)
     if below.size and above.size:

@@ -17,7 +17,6 @@ from .checks import check_sweep
 from .errors import InvalidInputError, SweepStoppedError
 from .leg import REQUIREMENT_METRIC, LegEvaluation
 from .plan import SweepPlan
-from .plot import plot_sweep
 from .preview import previewing
 from .record import FailedLeg
 from .rewind import FreshState
@@ -161,6 +160,8 @@ class RatioSweepCallback(TrainingDriver):
                 self._trainer = None
                 del self._fresh
             if self.sweep.points and trainer.is_world_process_zero():
+                from .plot import plot_sweep  # here, since matplotlib takes longer to import than all of weighloss
+
                 try:
                     plot_sweep(self.sweep, self._plan.folder)
                 except (ValueError, OSError) as error:  # what was trained is not lost for a chart

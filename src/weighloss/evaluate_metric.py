@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import evaluate
+from sklearn.metrics import matthews_corrcoef
+
+from .metrics import precision_recall
+
+_DESCRIPTION = """\
+Precision, recall, F1, accuracy, Matthews correlation and the confusion counts of one classification, by scikit-learn.
+Where a denominator is zero (no predicted or no actual positive) the value is 0 and scikit-learn's
+UndefinedMetricWarning says so.
+"""
+
+_KWARGS_DESCRIPTION = """\
+Args:
+    predictions (`list` of `int`): Predicted class ids.
+    references (`list` of `int`): True class ids.
+    positive_label (`int`, defaults to 1): The class that is looked at with `average="binary"`.
+    average (`str`, defaults to "binary"): "binary" for the positive label alone, or "macro" or "micro" over all.
+
+Returns:
+    precision, recall, f1, accuracy, matthews_correlation (`float`), and tp, fp, fn, tn (`int`): those of the positive
+    label, or, averaged, the sums of each class against the rest.
+
+Examples:
+
+    >>> metric = PrecisionRecall()
+    >>> results = metric.compute(predictions=[1, 1, 0, 0], references=[1, 0, 1, 0])
+    >>> results["precision"], results["recall"], results["tp"]
+    (0.5, 0.5, 1)
+"""
+
+_CITATION = """\
+@article{scikit-learn,
+  title={Scikit-learn: Machine Learning in {P}ython},
+  author={Pedregosa, F. and Varoquaux, G. and Gramfort, A. and Michel, V. and Thirion, B. and Grisel, O. and Blondel, M.
+          and Prettenhofer, P. and Weiss, R. and Dubourg, V. and Vanderplas, J. and Passos, A. and Cournapeau, D. and
+          Brucher, M. and Perrot, M. and Duchesnay, E.},
+  journal={Journal of Machine Learning Research},
+  volume={12},
+  pages={2825--2830},
+  year={2011}
+}
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class PrecisionRecall(evaluate.Metric):  # noqa: D101 — the decorator writes its docstring
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+            ),
+            reference_urls=[
+                "https://scikit-learn.org/stable/modules/model_evaluation.html#precision-recall-f-measure-metrics"
+            ],
+        )
+
+    def _compute(
+        self, predictions: Any, references: Any, positive_label: int = 1, average: str = "binary"
+    ) -> dict[str, float | int]:
+        return precision_recall(predictions, references, positive_label, average, zero_division="warn") | {
+            "matthews_correlation": float(matthews_corrcoef(references, predictions))
+        }
