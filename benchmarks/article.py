@@ -9,7 +9,6 @@ and a paragraph on what agrees with the article and what does not. A run that wa
 import argparse
 from pathlib import Path
 
-from datasets import DatasetDict
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -21,22 +20,23 @@ from weighloss.model import ModelArguments, classifier_init
 SEEDS = [42, 43, 44]
 
 
-def load(train_file: str | None) -> DatasetDict:
-    """The data of one sweep, tokenised: a CSV file with a fifth of it to evaluate on, or 2,500 built-in sentences."""
+def data_sets(sms_spam: str | None) -> dict[str, str | None]:
+    """The names of the data sets, and their files; the built-in sentences need none."""
+    return ({"sms_spam": sms_spam} if sms_spam else {}) | {"docstring_summaries": None}
+
+
+def make_trainer(train_file: str | None, output_dir: Path, callback: RatioSweepCallback) -> WeightedLossTrainer:
+    """The trainer that scripts/sweep.py makes; 1,500 sentences learn nothing in one epoch at its learning rate."""
+    tokenizer = AutoTokenizer.from_pretrained(builtin_model())
     data_args = DataArguments(train_file=train_file, max_seq_length=48)
     data = load_data(data_args) if train_file else builtin_data(num_train=1500, num_validation=1000)
-    return tokenize(data, AutoTokenizer.from_pretrained(builtin_model()), data_args)
-
-
-def make_trainer(
-    data: DatasetDict, positive_label: str, output_dir: Path, callback: RatioSweepCallback | None = None, **args
-) -> WeightedLossTrainer:
-    """The trainer that scripts/sweep.py makes of the same data."""
+    data = tokenize(data, tokenizer, data_args)
     return WeightedLossTrainer(
         model_init=classifier_init(ModelArguments(), data["train"].features["label"].names),
         args=WeightedLossConfig(
             str(output_dir),
-            positive_label=positive_label,
+            positive_label="spam" if train_file else POSITIVE_PACKAGE,
+            learning_rate=5e-5 if train_file else 1e-4,
             per_device_train_batch_size=16,
             per_device_eval_batch_size=64,
             train_sampling_strategy="group_by_length",
@@ -44,12 +44,11 @@ def make_trainer(
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            **args,
         ),
         train_dataset=data["train"],
         eval_dataset=data["validation"],
-        processing_class=AutoTokenizer.from_pretrained(builtin_model()),
-        callbacks=[] if callback is None else [callback],
+        processing_class=tokenizer,
+        callbacks=[callback],
     )
 
 
@@ -66,27 +65,28 @@ def paragraph(sweep: RatioSweep) -> str:
         return " ".join([*ends, "The curves do not cross."])
     side = "above" if crossing > natural else "below"
     per_seed = [RatioSweep.break_even(sweep.of_seed(seed)) for seed in sweep.seeds]
-    return " ".join([
-        *ends,
-        f"They cross at w_r = {crossing:.4g}, {crossing / natural:.2g} times the natural ratio, {side} it "
-        f"(seed by seed: {', '.join('none' if ratio is None else f'{ratio:.3g}' for ratio in per_seed)}).",
-    ])
+    return " ".join(
+        [
+            *ends,
+            f"They cross at w_r = {crossing:.4g}, {crossing / natural:.2g} times the natural ratio, {side} it "
+            f"(seed by seed: {', '.join('none' if ratio is None else f'{ratio:.3g}' for ratio in per_seed)}).",
+        ]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train_file", help="sms_spam.csv, with columns sms and label. Default: the built-in data only.")
+    parser.add_argument(
+        "--train_file", help="sms_spam.csv, with columns sms and label. Default: the built-in data only."
+    )
     parser.add_argument("--output_dir", type=Path, default=Path("article"))
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
-    data_sets = {"docstring_summaries": (None, POSITIVE_PACKAGE)}
-    if options.train_file:
-        data_sets = {"sms_spam": (options.train_file, "spam")} | data_sets
-    for name, (file, positive_label) in data_sets.items():
+    for name, file in data_sets(options.train_file).items():
         callback = RatioSweepCallback(seeds=SEEDS, dataset_name=name.replace("_", " "))
-        make_trainer(load(file), positive_label, options.output_dir / name, callback).train()
+        make_trainer(file, options.output_dir / name, callback).train()
         print(f"\n{name}", report.table(callback.sweep), "", paragraph(callback.sweep), sep="\n", flush=True)
 
 

@@ -1,0 +1,270 @@
+"""How fast is weighloss? One table of ratios, the two sides of each run in turns on this machine, medians of five.
+
+python benchmarks/speed.py                                   # everything
+python benchmarks/speed.py step sweep --train_file spam.csv  # some of it; columns text and label, of 0 and 1
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import ClassLabel, Dataset, load_dataset
+from sklearn.metrics import precision_recall_fscore_support
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    get_linear_schedule_with_warmup,
+)
+from transformers.utils import logging
+
+from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, count_labels
+from weighloss.bootstrap import bootstrap
+from weighloss.builtin import builtin_data, builtin_model
+from weighloss.data import DataArguments, tokenize
+
+REPEATS = 5
+Row = tuple[str, str, float, str]  # what against what, on what, the ratio, what it should be
+HERE = Path(__file__).parent
+
+
+def in_turns(*ways: Callable[[], float]) -> list[float]:
+    """The median seconds of each way, one repeat of each after the other so that they share the machine's moods."""
+    seconds = [[way() for way in ways] for _ in range(REPEATS)]
+    return [median(column) for column in zip(*seconds, strict=True)]
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    def measure() -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    return measure
+
+
+def new_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_pretrained(builtin_model(), num_labels=2)
+
+
+def arguments(**own) -> dict:
+    given = {"num_train_epochs": 1, "per_device_train_batch_size": 16, "per_device_eval_batch_size": 64, "seed": 0}
+    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    return given | quiet | {"output_dir": tempfile.mkdtemp(), "dataloader_pin_memory": False} | own
+
+
+def step(_: argparse.Namespace) -> Iterator[Row]:
+    """A training step, from the first of a run's to its last."""
+
+    class Steps(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 0:
+                self.started = time.perf_counter()
+
+        def on_train_end(self, args, state, control, **kwargs):
+            self.seconds = (time.perf_counter() - self.started) / state.global_step
+
+    generator, steps = np.random.default_rng(0), 12
+    rows = {
+        "input_ids": generator.integers(1000, 20000, (16 * steps, 64)).tolist(),
+        "labels": [int(i % 8 == 0) for i in range(16 * steps)],
+    }
+
+    def train(trainer_class: type, config_class: type) -> float:
+        callback = Steps()
+        trainer_class(
+            model=new_model(),
+            args=config_class(**arguments()),
+            train_dataset=Dataset.from_dict(rows),
+            callbacks=[callback],
+        ).train()
+        return callback.seconds
+
+    ours, base = in_turns(
+        lambda: train(WeightedLossTrainer, WeightedLossConfig), lambda: train(Trainer, TrainingArguments)
+    )
+    yield "training step / Trainer's", f"MiniLM, 16 x 64 tokens, {1000 * base:.0f} ms", ours / base, "<= 1.01"
+
+
+def sweep(options: argparse.Namespace) -> Iterator[Row]:
+    """The whole command of a sweep against a script that is run once per ratio."""
+    ratios = ["0.07", "0.3", "1", "3", "7", "70", "700"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / "train.csv", Path(folder) / "validation.csv"]
+        if options.train_file:
+            data = load_dataset("csv", data_files=options.train_file, split="train").shuffle(seed=0)
+            parts = [data.select(range(1000)), data.select(range(1000, 1250))]
+        else:
+            parts = list(builtin_data(num_train=1000, num_validation=250).values())
+        for part, file in zip(parts, files, strict=True):
+            part.to_csv(file)
+
+        def command(script: Path, *flags: str) -> Callable[[], float]:
+            given = [sys.executable, str(script), "--train_file", str(files[0]), "--validation_file", str(files[1])]
+            return timed(lambda: subprocess.run([*given, *flags], check=True, capture_output=True))
+
+        swept = command(
+            HERE.parent / "scripts" / "sweep.py",
+            "--output_dir",
+            f"{folder}/out",
+            "--ratios",
+            *ratios,
+            "--disable_tqdm",
+        )
+
+        def new_sweep() -> float:
+            subprocess.run(["rm", "-r", f"{folder}/out"], check=False, capture_output=True)
+            return swept()
+
+        plain, tricks = (
+            command(HERE / "plain_script.py", "--weight_ratio", "7", *flag) for flag in ([], ["--tricks"])
+        )
+        ours, one_plain, one_with_tricks = in_turns(new_sweep, plain, tricks)
+    what = f"MiniLM, 1,000 texts, {ours:.0f} s"
+    yield "sweep of 7 ratios / 7 runs of a plain script", what, ours / (7 * one_plain), "<= 0.45"
+    yield "the same, the script padding and grouping as we do", what, ours / (7 * one_with_tricks), "<= 0.75"
+
+
+def legs(_: argparse.Namespace) -> Iterator[Row]:
+    """A sweep of K legs against K epochs of a loop of PyTorch's own on the very same batches, evaluations too."""
+    tokenizer = AutoTokenizer.from_pretrained(builtin_model())
+    data = tokenize(builtin_data(num_train=320, num_validation=160), tokenizer, DataArguments(max_seq_length=64))
+
+    def trainer(callback: RatioSweepCallback) -> WeightedLossTrainer:
+        return WeightedLossTrainer(
+            model=new_model(),
+            args=WeightedLossConfig(**arguments(train_sampling_strategy="group_by_length")),
+            train_dataset=data["train"],
+            eval_dataset=data["validation"],
+            data_collator=DataCollatorWithPadding(tokenizer),
+            callbacks=[callback],
+        )
+
+    def loop(num_epochs: int) -> None:
+        model, batches = new_model(), list(trainer(RatioSweepCallback()).get_train_dataloader())
+        evaluation = list(trainer(RatioSweepCallback()).get_eval_dataloader())
+        for epoch in range(num_epochs):
+            optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
+            schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
+            weights = torch.tensor([1.0, float(epoch + 1)])
+            model.train()
+            for batch in batches:
+                inputs = {name: value for name, value in batch.items() if name != "labels"}
+                torch.nn.functional.cross_entropy(model(**inputs).logits, batch["labels"], weights).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+            model.eval()
+            with torch.no_grad():
+                for batch in evaluation:
+                    model(**{name: value for name, value in batch.items() if name != "labels"})
+
+    numbers = (2, 4, 8)
+    ways = []
+    for number in numbers:
+        ways += [
+            timed(lambda k=number: trainer(RatioSweepCallback(ratios=np.geomspace(0.5, 50, k).tolist())).train()),
+            timed(lambda k=number: loop(k)),
+        ]
+    seconds = in_turns(*ways)
+    ours, bare = seconds[::2], seconds[1::2]
+    for number, one, other in zip(numbers, ours, bare, strict=True):
+        yield (
+            f"sweep of {number} legs / {number} epochs of a bare loop",
+            f"MiniLM, {one:.0f} s",
+            one / other,
+            "<= 1.08",
+        )
+    early, late = (ours[1] - ours[0]) / 2, (ours[2] - ours[1]) / 4
+    yield "seconds a leg, legs 5 to 8 / legs 3 and 4", f"{late:.1f} s", late / early, "1 +- 0.03"
+
+
+def counting(_: argparse.Namespace) -> Iterator[Row]:
+    """Ten million labels, as they lie in Arrow and through a view that leaves out and reorders."""
+    labels = np.random.default_rng(0).choice(2, 10_000_000, p=[0.88, 0.12])
+    with tempfile.TemporaryDirectory() as folder:
+        Dataset.from_dict({"label": labels}).cast_column("label", ClassLabel(2)).save_to_disk(f"{folder}/data")
+        whole = Dataset.load_from_disk(f"{folder}/data")
+        view = whole.shuffle(seed=0).select(range(5_000_000))
+        for name, data in (("10 million labels", whole), ("5 million of them, shuffled and selected", view)):
+            before = pa.total_allocated_bytes()
+            pa.default_memory_pool().release_unused()
+            ours, counter = in_turns(
+                timed(lambda data=data: count_labels(data)), timed(lambda data=data: Counter(data["label"]))
+            )
+            held = (pa.total_allocated_bytes() - before) / 1e6
+            yield (
+                "collections.Counter / count_labels",
+                f"{name}, {1000 * ours:.0f} ms, {held:.0f} MB kept",
+                counter / ours,
+                ">= 20",
+            )
+
+
+def intervals(_: argparse.Namespace) -> Iterator[Row]:
+    """The bootstrap of a sweep against a loop over scikit-learn's figures, which is timed on a twentieth."""
+    generator, size, num_legs = np.random.default_rng(0), 5000, 13
+    labels = (generator.random(size) < 0.12).astype(int)
+    score = generator.normal(size=size) + 2.5 * labels - 1.2
+    predictions = [
+        (np.stack([np.zeros(size), score + shift + 0.3 * generator.normal(size=size)], axis=1), labels)
+        for shift in np.linspace(-2, 2, num_legs)
+    ]
+
+    def loop() -> None:
+        for logits, truth in predictions:
+            predicted = logits.argmax(-1)
+            for _ in range(50):
+                drawn = generator.integers(size, size=size)
+                precision_recall_fscore_support(truth[drawn], predicted[drawn], average="binary", zero_division=0)
+
+    ours, scikit_learn = in_turns(timed(lambda: bootstrap(predictions)), timed(loop))
+    what = f"13 legs x 5,000 x 1,000 resamples, {ours / num_legs:.2f} s a leg"
+    yield "scikit-learn in a loop / our bootstrap", what, 20 * scikit_learn / ours, ">= 50"
+
+
+def imports(_: argparse.Namespace) -> Iterator[Row]:
+    def importing(statement: str) -> Callable[[], float]:
+        code = f"import time; started = time.perf_counter()\n{statement}\nprint(time.perf_counter() - started)"
+        return lambda: float(subprocess.check_output([sys.executable, "-c", code], stderr=subprocess.DEVNULL))
+
+    ours, base = in_turns(
+        importing("from weighloss import RatioSweepCallback, WeightedLossTrainer"),
+        importing("from transformers import Trainer"),
+    )
+    yield "import / that of transformers' Trainer", f"{base:.1f} s", ours / base, "<= 1.05"
+
+
+MEASURES = {measure.__name__: measure for measure in (step, sweep, legs, counting, intervals, imports)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measures", nargs="*", choices=[*MEASURES, []], help="Which. Default: all.")
+    parser.add_argument("--train_file", help="Texts of the sweep. Default: the built-in sentences.")
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; medians of {REPEATS}\n")
+    print("| | on what | ratio | should be |\n|---|---|---|---|")
+    for name in options.measures or MEASURES:
+        for what, on_what, ratio, bound in MEASURES[name](options):
+            print(f"| {what} | {on_what} | {ratio:.3g} | {bound} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
