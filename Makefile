@@ -6,7 +6,7 @@ BIN := .venv/bin
 FLAGS ?=
 OUT ?= demo
 
-.PHONY: demo test quality style bench
+.PHONY: demo test quality style docs bench
 
 # The sweep with its charts on the built-in data and model, into OUT: about five minutes on two cores, no Hub.
 demo: .venv/installed
@@ -24,6 +24,10 @@ quality: .venv/installed
 style: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages, into site/; `mkdocs serve` shows them while they are written.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Does the ratio survive gradient accumulation? DATA=sms_spam.csv measures on the SMS Spam Collection.
 bench: .venv/installed

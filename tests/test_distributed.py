@@ -10,25 +10,39 @@ from datasets import concatenate_datasets
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from conftest import ROOT, parameters
+from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
 from test_where_it_works import MODES, WHOLE_STEP, Mode, formula, token_data, trained, weighted_trainer
-from weighloss import RatioSweep, WeightedLossTrainer
+from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
 
 # SGD without dropout: only then are two processes, whose dropout masks differ, the same computation as one.
 SWEEP = """
 import sys; sys.path.insert(0, {tests!r})
-from conftest import collate, make_data, make_model, quiet_args
-from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
-WeightedLossTrainer(
-    model=make_model(dropout=0.0),
-    args=WeightedLossConfig({path!r}, use_cpu=True, **quiet_args(
-        optim="sgd", learning_rate=0.1, per_device_train_batch_size={batch}, gradient_accumulation_steps=2,
-        average_tokens_across_devices={average},
-    )),
-    train_dataset=make_data(192, 0), eval_dataset=make_data(101, 1), data_collator=collate,
-    callbacks=[RatioSweepCallback(ratios=[0.3, 20], seeds=[1, 2])],
-).train()
+from test_distributed import sweep, torch
+for average in (True, False):
+    sweep({path!r} + "/" + str(average), average, batch=8)
+torch.distributed.destroy_process_group()
 """
+
+
+def sweep(path, average: bool, batch: int) -> None:
+    WeightedLossTrainer(
+        model=make_model(dropout=0.0),
+        args=WeightedLossConfig(
+            str(path),
+            use_cpu=True,
+            **quiet_args(
+                optim="sgd",
+                learning_rate=0.1,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=2,
+                average_tokens_across_devices=average,
+            ),
+        ),
+        train_dataset=make_data(192, 0),
+        eval_dataset=make_data(101, 1),
+        data_collator=collate,
+        callbacks=[RatioSweepCallback(ratios=[0.3, 20], seeds=[1, 2])],
+    ).train()
 
 
 # Token sequences of unequal lengths: the processes' shares of a step do not count alike.
@@ -46,7 +60,7 @@ TRAIN = """
 import json, sys; sys.path.insert(0, {tests!r})
 from safetensors.torch import save_file
 from conftest import parameters
-from test_distributed import TRAININGS
+from test_distributed import TRAININGS, torch
 from test_where_it_works import MODES, Mode, token_data, weighted_trainer
 for name, config in TRAININGS.items():
     mode = MODES["task-tokens"]
@@ -60,16 +74,16 @@ for name, config in TRAININGS.items():
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         save_file({{"parameters": parameters(trainer.model)}}, f"{path}/{{name}}.safetensors")
         open(f"{path}/{{name}}.json", "w").write(json.dumps(metrics | {{"losses": losses}}))
+torch.distributed.destroy_process_group()
 """
 
 
-def torchrun(script: str, path, processes: int = 2) -> None:
+def torchrun(script: str, path) -> None:
+    """Run a script in two processes. It leaves their group at its end: else one that is torn down now and then aborts."""
     file = path / "script.py"
     file.write_text(script)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    run = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), str(file)], capture_output=True, text=True, check=False
-    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    run = subprocess.run([sys.executable, *launcher, str(file)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
 
 
@@ -137,16 +151,29 @@ def test_processes_average_tokens_across_devices_off(tmp_path, two_processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("average", [True, False])
-def test_sweep_two_processes(tmp_path, average):
-    sweeps = {}
-    for processes in (1, 2):
-        path = tmp_path / str(processes)
-        path.mkdir()
-        given = {"tests": str(ROOT / "tests"), "path": str(path), "batch": 16 // processes, "average": average}
-        torchrun(SWEEP.format(**given), path, processes)
-        sweeps[processes] = RatioSweep.load(path)
-    for one, two in zip(sweeps[1].points, sweeps[2].points, strict=True):
+def test_sweep_two_processes(tmp_path):
+    script = SWEEP.format(tests=str(ROOT / "tests"), path=str(tmp_path))
+    torchrun(script, tmp_path)
+    whole = {}
+    for average in (True, False):
+        sweep(tmp_path / "one" / str(average), average, batch=16)
+        whole[average] = RatioSweep.load(tmp_path / str(average))
+        compare(RatioSweep.load(tmp_path / "one" / str(average)), whole[average])
+        replace(whole[average], points=whole[average].points[:2], kept=None).save(tmp_path / str(average))
+
+    # cut off after two legs, they go on
+    torchrun(script, tmp_path)
+    for average in (True, False):
+        again = RatioSweep.load(tmp_path / str(average))
+        assert again.points[:2] == whole[average].points[:2]
+        assert [replace(point, seconds=0) for point in again.points] == [
+            replace(point, seconds=0) for point in whole[average].points
+        ]
+        assert again.kept == whole[average].kept
+
+
+def compare(sweep_of_one: RatioSweep, sweep_of_two: RatioSweep) -> None:
+    for one, two in zip(sweep_of_one.points, sweep_of_two.points, strict=True):
         assert (one.ratio, one.seed, one.tp, one.fp, one.fn, one.tn) == (
             two.ratio,
             two.seed,
@@ -157,15 +184,6 @@ def test_sweep_two_processes(tmp_path, average):
         )
         assert two.eval_plain_loss == pytest.approx(one.eval_plain_loss, abs=1e-6)
         assert two.eval_loss == pytest.approx(one.eval_loss, abs=1e-6)
-        logits, labels = sweeps[2].predictions(two)
-        assert np.abs(logits - sweeps[1].predictions(one)[0]).max() < 1e-6
-        assert labels.tolist() == sweeps[1].predictions(one)[1].tolist()
-
-    # cut off after two legs, it goes on
-    whole = sweeps[2]
-    replace(whole, points=whole.points[:2], kept=None).save(path)
-    torchrun(SWEEP.format(**given), path, 2)
-    again = RatioSweep.load(path)
-    assert again.points[:2] == whole.points[:2]
-    assert [replace(point, seconds=0) for point in again.points] == [replace(p, seconds=0) for p in whole.points]
-    assert again.kept == whole.kept
+        logits, labels = sweep_of_two.predictions(two)
+        assert np.abs(logits - sweep_of_one.predictions(one)[0]).max() < 1e-6
+        assert labels.tolist() == sweep_of_one.predictions(one)[1].tolist()

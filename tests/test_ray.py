@@ -15,23 +15,20 @@ def own_head():
     return make_model(seed=torch.initial_seed())
 
 
-@pytest.fixture
-def workers_find_the_tests(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), *sys.path]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else the second node is not let in
-
-
-@pytest.fixture
-def cluster(workers_find_the_tests):
-    """The address of a cluster of two nodes with a CPU each, every node processes of its own."""
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a cluster of two nodes with a CPU each, every node processes of its own, which find the tests."""
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
-    yield nodes.address
-    nodes.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), *sys.path]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else the second node is not let in
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        nodes.add_node(num_cpus=1)
+        yield nodes.address
+        nodes.shutdown()
 
 
 def swept_on_ray(folder, train_data, eval_data, address=None, **given):
@@ -76,8 +73,8 @@ def test_eight_legs_on_two_nodes_are_bit_for_bit_those_of_the_local_sweep(tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread", "workers_find_the_tests")
-def test_a_leg_that_dies_on_ray_is_told_and_the_others_are_kept(tmp_path, train_data, eval_data):
+@pytest.mark.usefixtures("one_thread")
+def test_a_leg_that_dies_on_ray_is_told_and_the_others_are_kept(tmp_path, train_data, eval_data, cluster):
     def no_second_seed():
         if torch.initial_seed() == 2 and os.environ.get("BROKEN", "1") == "1":
             raise MemoryError("this model is too large")
@@ -86,7 +83,7 @@ def test_a_leg_that_dies_on_ray_is_told_and_the_others_are_kept(tmp_path, train_
     given = {"sweep": {"ratios": [0.5, 30], "seeds": [1, 2]}}
     trainer = make_sweep(tmp_path, train_data, eval_data, model_init=no_second_seed, **given)
     with pytest.raises(SweepStoppedError, match=r"2 legs came to nothing on Ray \(.*too large.*\): 2 of 4") as caught:
-        sweep_on_ray(trainer, next(trainer.drivers()))
+        sweep_on_ray(trainer, next(trainer.drivers()), cluster)
     assert "\n" not in str(caught.value)
     assert [(point.ratio, point.seed) for point in RatioSweep.load(tmp_path).points] == [(0.5, 1), (30, 1)]
     os.environ["BROKEN"] = "0"
@@ -119,10 +116,10 @@ def test_what_cannot_run_on_ray_is_refused(tmp_path, train_data, eval_data, monk
 
 
 @pytest.mark.slow
-def test_a_cluster_that_cannot_be_reached_or_is_too_small_is_told(tmp_path, train_data, eval_data):
+def test_a_cluster_that_cannot_be_reached_or_is_too_small_is_told(tmp_path, train_data, eval_data, cluster):
     trainer = make_sweep(tmp_path, train_data, eval_data, model_init=own_head)
     callback = next(trainer.drivers())
     with pytest.raises(InvalidInputError, match="each leg is to have 1000 CPUs, but the cluster has"):
-        sweep_on_ray(trainer, callback, cpus_per_trial=1000)
+        sweep_on_ray(trainer, callback, cluster, cpus_per_trial=1000)
     with pytest.raises(InvalidInputError, match=r"127.0.0.1:1 cannot be reached"):
         sweep_on_ray(trainer, callback, address="127.0.0.1:1")

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
+from test_scripts import spam_file  # noqa: F401 — a fixture
 from weighloss import (
     InvalidInputError,
     RatioSearch,
@@ -349,10 +351,16 @@ def test_a_damaged_leg_is_named_and_trained_again_and_the_rest_is_kept(
 def test_a_damaged_sweep_file_is_refused_and_nothing_is_touched(tmp_path, train_data, eval_data):
     stopped(tmp_path, train_data, eval_data, 2 * STEPS + 2)
     os.truncate(tmp_path / "sweep.json", 200)
-    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    files = touched(tmp_path)
     with pytest.raises(InvalidInputError, match="not readable as JSON"):
         make_sweep(tmp_path, train_data, eval_data).train()
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()} == files
+    assert touched(tmp_path) == files
+
+
+def touched(folder):
+    """When every file was last written; the lock, which is empty, some versions of filelock open for writing."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != ".sweep.lock"]
+    return {file: file.stat().st_mtime_ns for file in files}
 
 
 def test_two_processes_do_not_sweep_into_one_folder_and_death_frees_it(tmp_path, train_data, eval_data):
@@ -504,35 +512,42 @@ print(watch.most, len(watch.peaks), watch.peaks[-1] / watch.peaks[1])
     assert growth < 1.05
 
 
-def script(folder, small_model, *more):
-    return [
-        sys.executable, str(ROOT / "scripts" / "sweep.py"), "--model_name_or_path", small_model, "--max_seq_length", "32",
-        "--max_train_samples", "320", "--ratios", "0.5", "4", "30", "--disable_tqdm", "True", "--output_dir", str(folder),
-        *more,
-    ]  # fmt: skip
+def num_points(folder):
+    return len(RatioSweep.load(folder).points) if (folder / "sweep.json").exists() else 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_script_cleanly_and_the_command_that_it_names_goes_on(tmp_path, small_model, number):
-    command = script(tmp_path / "sweep", small_model)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and not list(tmp_path.glob("sweep/predictions/*.parquet")):
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert "Traceback" not in said
-    assert "legs are done and kept in" in said
-    again = said.splitlines()[-1].partition("to go on, run python ")[2]
-    assert again
-    before = RatioSweep.load(tmp_path / "sweep").points
-    run = subprocess.run(f"{sys.executable} {again}", shell=True, capture_output=True, text=True, check=True)
-    after = RatioSweep.load(tmp_path / "sweep")
-    assert after.points[: len(before)] == before
-    assert len(after.points) == 3
-    assert (tmp_path / "sweep" / "model.safetensors").exists()
+def test_a_signal_ends_the_script_cleanly_and_the_command_that_it_names_goes_on(tmp_path, small_model, spam_file):  # noqa: F811
+    folder, kept, ratios = tmp_path / "sweep", (), ["0.5", "2", "4", "9", "30"]
+    command = shlex.join(
+        [
+            sys.executable, str(ROOT / "scripts" / "sweep.py"), "--model_name_or_path", small_model,
+            "--train_file", spam_file, "--positive_label", "spam", "--epochs_per_ratio", "3", "--ratios", *ratios,
+            "--disable_tqdm", "True", "--output_dir", str(folder),
+        ]
+    )  # fmt: skip
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(
+            f"exec {command}", shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and num_points(folder) == len(kept):
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert "Traceback" not in said
+        assert "legs are done and kept in" in said
+        assert ("Going on with the sweep" in said) == bool(kept)
+        again = said.splitlines()[-1].partition("to go on, run python ")[2]
+        assert again
+        command, before, kept = f"{sys.executable} {again}", kept, RatioSweep.load(folder).points
+        assert kept[: len(before)] == before
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    after = RatioSweep.load(folder)
+    assert after.points[: len(kept)] == kept
+    assert len(after.points) == len(ratios)
+    assert (folder / "model.safetensors").exists()
     assert "Going on with the sweep" in run.stderr
 
 

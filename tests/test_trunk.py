@@ -17,6 +17,7 @@ from transformers import (
 import weighloss.trunk
 from conftest import collate, make_data, make_model, parameters, quiet_args
 from test_resume import Stop, finished, make_sweep, stopped
+from test_scripts import spam_file  # noqa: F401 — a fixture
 from test_sweep import EpochData
 from test_where_it_works import MODES, Mode
 from weighloss import (
@@ -364,10 +365,10 @@ def test_a_model_that_looks_at_its_inputs_again_is_refused_by_name(tmp_path, tra
     assert list(model.state_dict()) == before
 
 
-def test_the_script_previews_and_refines(run_script, small_model, tmp_path):
+def test_the_script_previews_and_refines(run_script, small_model, spam_file, tmp_path):  # noqa: F811
     out = tmp_path / "out"
     printed = run_script(
-        "sweep.py", "--model_name_or_path", small_model, "--max_train_samples", 200, "--max_seq_length", 32,
+        "sweep.py", "--model_name_or_path", small_model, "--train_file", spam_file, "--positive_label", "spam",
         "--num_ratios", 5, "--learning_rate", 1e-3, "--preview", True, "--refine", 2, "--output_dir", out,
     )  # fmt: skip
     preview, refined = RatioSweep.load(out / "preview"), RatioSweep.load(out)
@@ -384,7 +385,7 @@ def test_the_script_previews_and_refines(run_script, small_model, tmp_path):
     assert "write --preview True too" in run_script("sweep.py", "--refine", 2, "--output_dir", tmp_path / "no")
     alone = tmp_path / "alone"
     run_script(
-        "sweep.py", "--model_name_or_path", small_model, "--max_train_samples", 200, "--max_seq_length", 32,
+        "sweep.py", "--model_name_or_path", small_model, "--train_file", spam_file, "--positive_label", "spam",
         "--ratios", 1, 9, "--preview", True, "--output_dir", alone,
     )  # fmt: skip
     assert "of a preview" in (alone / "README.md").read_text()

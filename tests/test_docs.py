@@ -1,0 +1,47 @@
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import weighloss
+from conftest import ROOT
+from test_readme import SNIPPETS
+
+PAGES = sorted(page.stem for page in ROOT.glob("docs/*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built pages: warnings, such as a link that leads nowhere, are errors."""
+    folder = tmp_path_factory.mktemp("site")
+    run = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+def test_every_page_is_built_with_its_figures_and_fetches_nothing(site):
+    for page in PAGES:
+        html = (site / f"{page}.html").read_text()
+        for tag, source in re.findall(r"<(script|img)\b[^>]*\bsrc=\"([^\"]+)\"", html):
+            assert (site / source).is_file(), f"{tag} of {page}: {source}"
+        for sheet in re.findall(r"<link rel=\"stylesheet\" href=\"([^\"]+)\"", html):
+            assert (site / sheet).is_file(), sheet
+
+
+def test_the_reference_has_every_public_name_and_links_them(site):
+    listed = re.findall(r"^::: weighloss\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), re.M)
+    assert sorted(listed) == sorted(weighloss.__all__)
+    html = (site / "reference.html").read_text()
+    assert all(f'id="weighloss.{name}"' in html for name in listed)
+    for linked in ("ClassWeights", "RatioSweep.choose", "Intervals"):  # by a docstring that has them in backticks
+        assert re.search(rf'href="#weighloss\.[\w.]*{linked}"><code>[\w.]*{linked}</code></a>', html), linked
+
+
+def test_what_the_pages_run_is_in_the_readme_whose_test_runs_it():
+    for snippet in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.S):
+        assert snippet in SNIPPETS
