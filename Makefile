@@ -29,9 +29,9 @@ style: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Does the ratio survive gradient accumulation? DATA=sms_spam.csv measures on the SMS Spam Collection.
+# How fast is it? One table of ratios, about an hour on two cores; FLAGS="step imports" measures some of it.
 bench: .venv/installed
-	$(BIN)/python benchmarks/accumulation.py $(if $(DATA),--train_file $(DATA)) $(FLAGS)
+	$(BIN)/python benchmarks/speed.py $(FLAGS)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
