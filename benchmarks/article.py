@@ -10,6 +10,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -55,10 +56,10 @@ def make_trainer(train_file: str | None, output_dir: Path, callback: RatioSweepC
 
 def paragraph(sweep: RatioSweep) -> str:
     """What the article says, held against a sweep: the two extremes and the crossing."""
-    ratios, natural = sorted(sweep.by_ratio()), sweep.natural_ratio
+    natural, curve = sweep.natural_ratio, sweep.curve("precision", "recall")
     ends = [
-        f"At w_r = {ratio:.4g} precision is {sweep.at(ratio, 'precision'):.3f}, recall {sweep.at(ratio, 'recall'):.3f}."
-        for ratio in (ratios[0], natural, ratios[-1])
+        f"At w_r = {curve['ratio'][i]:.4g} precision is {curve['precision'][i]:.3f}, recall {curve['recall'][i]:.3f}."
+        for i in (0, int(np.argmin(np.abs(np.log(curve["ratio"] / natural)))), -1)
     ]
     of_seeds = [
         replace(sweep, points=[point for point in sweep.points if point.seed == seed], seeds=[seed]).break_even()

@@ -7,7 +7,7 @@ which package a sentence is of. The model is MiniLM, from the `demo` extra. Noth
 """
 
 from sklearn.metrics import recall_score
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, set_seed
 
 from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, report
 from weighloss.builtin import builtin_data, builtin_model
@@ -21,6 +21,8 @@ names = data["train"].features["label"].names
 tokenizer = AutoTokenizer.from_pretrained(model_name)
 data = data.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=64), batched=True)
 
+# The head of the model is drawn at random: only with the same one can the same command go on with the same sweep.
+set_seed(0)
 trainer = WeightedLossTrainer(
     model=AutoModelForSequenceClassification.from_pretrained(model_name, num_labels=len(names)),
     args=WeightedLossConfig(

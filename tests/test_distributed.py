@@ -17,14 +17,14 @@ from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, Weight
 # SGD without dropout: only then are two processes, whose dropout masks differ, the same computation as one.
 SWEEP = """
 import sys; sys.path.insert(0, {tests!r})
-from test_distributed import sweep, torch
+from test_distributed import swept, torch
 for average in (True, False):
-    sweep({path!r} + "/" + str(average), average, batch=8)
+    swept({path!r} + "/" + str(average), average, batch=8)
 torch.distributed.destroy_process_group()
 """
 
 
-def sweep(path, average: bool, batch: int) -> None:
+def swept(path, average: bool, batch: int) -> None:
     WeightedLossTrainer(
         model=make_model(dropout=0.0),
         args=WeightedLossConfig(
@@ -156,7 +156,7 @@ def test_sweep_two_processes(tmp_path):
     torchrun(script, tmp_path)
     whole = {}
     for average in (True, False):
-        sweep(tmp_path / "one" / str(average), average, batch=16)
+        swept(tmp_path / "one" / str(average), average, batch=16)
         whole[average] = RatioSweep.load(tmp_path / str(average))
         compare(RatioSweep.load(tmp_path / "one" / str(average)), whole[average])
         replace(whole[average], points=whole[average].points[:2], kept=None).save(tmp_path / str(average))

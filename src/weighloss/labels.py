@@ -45,7 +45,8 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     counts = np.zeros(num_classes, dtype=np.int64)
     for batch in _label_batches(dataset, column):
         labels = _class_ids(batch, column)
-        labels = labels[labels != IGNORE_INDEX]
+        if labels.size and labels.min() < 0:
+            labels = labels[labels != IGNORE_INDEX]
         if labels.size and labels.min() < 0:
             raise InvalidInputError(
                 f"label {labels.min()} in column {column!r} is not a class id: write ids from 0, or -100 to ignore one."
