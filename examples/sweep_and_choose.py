@@ -1,4 +1,4 @@
-"""Which ratio finds seven of ten? A sweep over ratios, the choice, and an honest test of the model that was chosen.
+"""Which ratio finds 65 of 100? A sweep over ratios, the choice, and an honest test of the model that was chosen.
 
 The data are sentences from the docstrings of installed Python packages; the task is to find scikit-learn's, 12 of 100.
 The model is MiniLM, from the `demo` extra. Nothing is downloaded.
@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, report
 from weighloss.builtin import builtin_data, builtin_model
 
-requirement = "recall>=0.7"
+requirement = "recall>=0.65"
 model_name = builtin_model()
 data = builtin_data(num_validation=1200)
 names = data["train"].features["label"].names
@@ -27,7 +27,7 @@ validation, test = held_out["train"], held_out["test"]
 
 # The head of the model is drawn at random: only with the same one can the same command go on with the same sweep.
 set_seed(0)
-callback = RatioSweepCallback(["unweighted", "natural", 20, 50], epochs_per_ratio=2, choose=requirement)
+callback = RatioSweepCallback(["unweighted", "sqrt", "natural", 20], epochs_per_ratio=2, choose=requirement)
 trainer = WeightedLossTrainer(
     model=AutoModelForSequenceClassification.from_pretrained(model_name, id2label=dict(enumerate(names))),
     args=WeightedLossConfig(

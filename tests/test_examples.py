@@ -4,6 +4,7 @@ import ast
 import functools
 import itertools
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from conftest import ROOT, make_model
 from weighloss import RatioSweep, builtin
 
 EXAMPLES = ROOT / "examples"
-FILES = sorted(file for file in EXAMPLES.iterdir() if file.suffix == ".py")
+NOTEBOOK = EXAMPLES / "walkthrough.ipynb"
+FILES = sorted(file for file in EXAMPLES.iterdir() if file.suffix in (".py", ".ipynb"))
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +32,7 @@ def few_summaries(package: str) -> list[str]:
 
 
 def make_small(setattr, model: str) -> None:
-    """Let the examples find few sentences and a small model."""
+    """Let the examples find few sentences and a small model; in the notebook's own process too."""
 
     def few_sentences(**given):
         return make_sentences(**given | {"num_train": 96, "num_validation": 80})
@@ -62,11 +64,11 @@ def run_example(monkeypatch, tmp_path, capsys, small_encoder):
 
 
 def test_every_example_has_a_test():
-    assert len(FILES) >= 6
+    assert len(FILES) >= 7
     assert all(f"test_{file.stem}" in globals() for file in FILES)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [file for file in FILES if file.suffix == ".py"], ids=lambda file: file.stem)
 def test_an_example_says_how_to_run_it_and_where_its_results_go(file):
     docstring = ast.get_docstring(ast.parse(file.read_text()))
     assert f"    python examples/{file.name} " in docstring
@@ -87,11 +89,11 @@ def test_sweep_and_choose(run_example):
     choice = sweep.choose(variables["requirement"])
     assert str(choice) in printed
     assert sweep.kept_point == choice.point
-    assert choice.met == (choice.point.recall >= 0.7)
+    assert choice.met == (choice.point.recall >= 0.65)
     assert len(sweep.points) == 4
     assert not set(variables["test"]["text"]) & {*variables["validation"]["text"], *variables["data"]["train"]["text"]}
     config = AutoConfig.from_pretrained("sweep_and_choose")
-    assert (config.weight_ratio, config.requirement) == (choice.point.ratio, "recall>=0.7")
+    assert (config.weight_ratio, config.requirement) == (choice.point.ratio, "recall>=0.65")
     model = pipeline("text-classification", "sweep_and_choose").model
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), variables["trainer"].model.parameters(), strict=True)
@@ -154,3 +156,43 @@ def test_images(run_example, monkeypatch):
     final.model = ViTForImageClassification.from_pretrained("images/final")
     assert final.model.config.weight_ratio == point.ratio
     assert [final.evaluate()[f"eval_{name}"] for name in ("tp", "fp")] == [point.tp, point.fp]
+
+
+def test_walkthrough(tmp_path, small_encoder):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    small = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+    small += f"import test_examples; test_examples.make_small(setattr, {small_encoder!r})"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(small))
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    folder = tmp_path / "walkthrough"
+    choice = RatioSweep.load(folder / "sweep").choose("recall>=0.6")
+    assert str(choice) in "".join(output.get("text", "") for output in outputs)
+    assert pipeline("text-classification", str(folder / "model")).model.config.weight_ratio == choice.point.ratio
+
+
+def test_the_notebook_as_it_lies_there_is_whole_small_and_of_no_machine():
+    notebook = json.loads(NOTEBOOK.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    assert NOTEBOOK.stat().st_size < 400_000
+    assert not re.search(r"/(home|root|tmp|work|Users|usr)\b|site-packages|Warning", NOTEBOOK.read_text())
+
+
+def test_every_number_in_the_notebooks_prose_stands_in_its_code_or_outputs():
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    shown = "".join(
+        "".join(cell["source"]) + "".join("".join(output.get("text", "")) for output in cell["outputs"])
+        for cell in cells
+        if cell["cell_type"] == "code"
+    )
+    numbers = re.findall(r"\d+\.\d+", prose)
+    assert numbers
+    assert [number for number in numbers if number not in shown and number != "0.5"] == []
