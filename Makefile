@@ -29,7 +29,7 @@ style: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# How fast is it? One table of ratios, about an hour on two cores; FLAGS="step imports" measures some of it.
+# How fast is it? One table of ratios; FLAGS="step imports" measures some of it.
 bench: .venv/installed
 	$(BIN)/python benchmarks/speed.py $(FLAGS)
 

@@ -1,6 +1,6 @@
 """The article's experiment on data that everyone has: 13 ratios over four decades, three seeds, one epoch of MiniLM.
 
-    python benchmarks/article.py --train_file sms_spam.csv        # both data sets; about an hour and a half on two cores
+    python benchmarks/article.py --train_file sms_spam.csv
 
 The SMS Spam Collection (87:13) and the built-in sentences (88:12) each have a sweep with charts in a folder of their own,
 and a paragraph on what agrees with the article and what does not. A run that was cut off goes on where it stopped.

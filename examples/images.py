@@ -3,7 +3,7 @@
 The data are scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; the question is whether one is an 8, as 10 of 100
 are. Nothing is downloaded.
 
-    python examples/images.py             # half a minute on two cores; all results go to images/
+    python examples/images.py             # half a minute of one core; all results go to images/
 """
 
 from datasets import ClassLabel, Dataset

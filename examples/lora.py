@@ -3,7 +3,7 @@
 The data are sentences from the docstrings of installed Python packages; the task is to find scikit-learn's, 12 of 100.
 The model is MiniLM, from the `demo` extra. Nothing is downloaded, but `pip install peft` first.
 
-    python examples/lora.py               # about two minutes on two cores; the adapter goes to lora/
+    python examples/lora.py               # two minutes of one core; the adapter goes to lora/
 """
 
 from pathlib import Path

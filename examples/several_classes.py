@@ -3,7 +3,7 @@
 The data are sentences from the docstrings of four installed Python packages, 60, 25, 10 and 5 of 100; the task is to say
 which package a sentence is of. The model is MiniLM, from the `demo` extra. Nothing is downloaded.
 
-    python examples/several_classes.py    # about three minutes on two cores; all results go to several_classes/
+    python examples/several_classes.py    # four minutes of one core; all results go to several_classes/
 """
 
 from sklearn.metrics import recall_score

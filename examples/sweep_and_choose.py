@@ -3,7 +3,7 @@
 The data are sentences from the docstrings of installed Python packages; the task is to find scikit-learn's, 12 of 100.
 The model is MiniLM, from the `demo` extra. Nothing is downloaded.
 
-    python examples/sweep_and_choose.py   # about six minutes on two cores; all results go to sweep_and_choose/
+    python examples/sweep_and_choose.py   # nine minutes of one core; all results go to sweep_and_choose/
 
 Stop it whenever you like: the same command goes on where it was.
 """

@@ -3,7 +3,7 @@
 The data are sentences from the docstrings of installed Python packages; the task is to find scikit-learn's, 12 of 100.
 The model is MiniLM, from the `demo` extra. Nothing is downloaded.
 
-    python examples/three_lines.py        # about two minutes on two cores; the model goes to three_lines/
+    python examples/three_lines.py        # three minutes of one core; the model goes to three_lines/
 
 The third line is the callback that sweeps over the ratio: see sweep_and_choose.py.
 """

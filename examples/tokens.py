@@ -4,7 +4,7 @@ The data label themselves: sentences from the docstrings of installed Python pac
 backticks. The backticks are taken out, and the model is to say where they were. It is MiniLM, from the `demo` extra.
 Nothing is downloaded.
 
-    python examples/tokens.py             # about two minutes on two cores; all results go to tokens/
+    python examples/tokens.py             # three minutes of one core; all results go to tokens/
 """
 
 import re

@@ -89,6 +89,8 @@ def test_the_choice_says_what_was_chosen_or_what_comes_nearest():
     nearest = "No leg meets recall>=0.99; nearest comes w_r = 70: precision 0.475, recall 0.950."
     assert str(sweep.choose("recall>=0.99")) == nearest
     assert str(sweep.choose("cost fp=1 fn=20")).endswith("recall 0.950, cost 0.41 per item.")
+    everything = make_sweep([make_point(1, 8, 1, 12, 79), make_point(70, 20, 80, 0, 0)]).choose("recall>=0.7")
+    assert str(everything).endswith("recall 1.000; it calls everything positive, ask for less recall.")
     with pytest.raises(InvalidInputError, match="no finished leg"):
         make_sweep([]).choose("f1")
 

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
 from test_scripts import spam_file  # noqa: F401 — a fixture
+from test_where_it_works import MODES
 from weighloss import (
     InvalidInputError,
     RatioSearch,
@@ -65,18 +66,17 @@ class Stop(TrainerCallback):
 
 
 def make_sweep(folder, train_data, eval_data, stop=None, config=None, sweep=None, **kwargs):
-    model = {} if "model_init" in kwargs else {"model": make_model()}
+    model = {} if {"model", "model_init"} & kwargs.keys() else {"model": make_model()}
     training = {"per_device_train_batch_size": 16, "learning_rate": 1e-2} | BEST | (config or {})
     return WeightedLossTrainer(
         args=WeightedLossConfig(str(folder), **quiet_args(**training)),
         train_dataset=train_data,
         eval_dataset=eval_data,
-        data_collator=collate,
         callbacks=[
             RatioSweepCallback(**{"ratios": [0.5, 4, 30], "seeds": [1]} | (sweep or {})),
             *([stop] if stop else []),
         ],
-        **(model | kwargs),
+        **({"data_collator": collate} | model | kwargs),
     )
 
 
@@ -617,3 +617,33 @@ def test_a_datasets_digest_is_that_of_its_rows(train_data, tmp_path):
     assert of_dataset(train_data.with_transform(lambda rows: rows)) == digest
     assert of_dataset(train_data.shuffle(seed=1)) != digest
     assert of_dataset(train_data.select(range(191))) != digest
+
+
+@pytest.mark.parametrize("preview", [False, True], ids=["whole", "preview"])
+@pytest.mark.parametrize("task", ["task-two_classes", "task-images"])
+def test_what_is_loaded_back_is_the_best_leg_and_the_checkpoint_whatever_the_file_calls_the_weights(
+    tmp_path, task, preview
+):
+    """Transformers saves a ViT under names that the model itself has not."""
+    mode = MODES[task]
+
+    def make(folder, stop=None):
+        return make_sweep(
+            folder, mode.data, mode.data, stop, model=mode.model(), data_collator=mode.collator,
+            sweep={"preview": preview}, config={"save_strategy": "steps", "save_steps": 4, "save_only_model": False,
+                    "eval_strategy": "steps", "eval_steps": 4, "save_total_limit": None},
+        )  # fmt: skip
+
+    whole = make(tmp_path / "whole")
+    whole.train()
+    sweep = RatioSweep.load(tmp_path / "whole")
+    kept = sweep.predictions(sweep.kept_point)[0]
+    assert np.abs(whole.predict(mode.data).predictions - kept).max() < 1e-5
+    assert np.ptp([sweep.predictions(point)[0] for point in sweep.points], axis=0).max() > 1e-2
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "cut", Stop(11)).train()
+    stop = Stop()
+    again = make(tmp_path / "cut", stop)
+    again.train()
+    assert stop.steps[0] > 6
+    assert torch.equal(parameters(again.model), parameters(whole.model))

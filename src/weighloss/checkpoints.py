@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerState
+from transformers import PreTrainedModel, TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from .errors import InvalidInputError
 from .fingerprint import of_sweep as digest
@@ -44,6 +44,34 @@ def is_whole(checkpoint: Path) -> bool:
     torch_files = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
     written = all(file.exists() for file in files) and all(map(zipfile.is_zipfile, torch_files))
     return bool(files) and written and not (checkpoint / "checkpoint-is-incomplete.txt").exists()
+
+
+def load_renamed(model: Any, checkpoint: str) -> bool:
+    """Load the weights of a checkpoint whose file has other names for them than the model, as that of a ViT has.
+
+    The Trainer goes by the model's own names and would leave the others as they are, whereas `from_pretrained` reads what
+    `save_pretrained` wrote.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The whole model, or one that is cut off from its trunk.
+    checkpoint : str
+
+    Returns
+    -------
+    bool
+        Whether it was such a checkpoint; else nothing is done.
+    """
+    file = Path(checkpoint) / SAFE_WEIGHTS_NAME
+    if not isinstance(model, PreTrainedModel) or not file.exists():
+        return False
+    with safe_open(file, framework="pt") as weights:
+        names = set(weights.keys())
+    if names <= model.state_dict().keys():
+        return False
+    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict(), strict=False)
+    return True
 
 
 def mark(checkpoint: Path, sweep: RatioSweep) -> None:

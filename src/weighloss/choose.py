@@ -124,9 +124,11 @@ class Choice:
         """The choice in one sentence."""
         at = f"w_r = {self.point.ratio:.4g}: precision {self.point.precision:.3f}, recall {self.point.recall:.3f}"
         cost = f", cost {self.requirement.cost(self.point):.4g} per item" if self.requirement.kind == "cost" else ""
+        if self.point.tn == self.point.fn == 0:
+            cost += "; it calls everything positive, ask for less recall"
         if self.met:
             return f"{self.requirement.text} chooses {at}{cost}."
-        return f"No leg meets {self.requirement.text}; nearest comes {at}."
+        return f"No leg meets {self.requirement.text}; nearest comes {at}{cost}."
 
 
 def _nearest(written: str) -> str:

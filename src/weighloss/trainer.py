@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 from transformers.utils import CONFIG_NAME
 
-from .checkpoints import CLASS_WEIGHTS_FILE
+from .checkpoints import CLASS_WEIGHTS_FILE, load_renamed
 from .checks import check_trainer
 from .errors import InvalidInputError
 from .hub import HubTrainer
@@ -202,10 +202,15 @@ class WeightedLossTrainer(HubTrainer):
         return scheduler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if all(
-            driver.loads_weights for driver in self.drivers()
-        ):  # between two legs of a sweep there are none to load
+        if not all(driver.loads_weights for driver in self.drivers()):
+            return  # between two legs of a sweep there are none to load
+        if not load_renamed(self.accelerator.unwrap_model(model or self.model), resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        best = cast(str, self.state.best_model_checkpoint)
+        if not load_renamed(self.accelerator.unwrap_model(self.model), best):
+            super()._load_best_model()
 
     def evaluation_loop(
         self,
