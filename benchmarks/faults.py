@@ -26,8 +26,8 @@ import transformers.modeling_utils
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainerState
 from transformers.utils import logging
 
+import weighloss.plot
 import weighloss.store
-import weighloss.sweep
 from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
 from weighloss.builtin import builtin_data, builtin_model
 from weighloss.data import DataArguments, tokenize
@@ -49,7 +49,7 @@ MOMENTS = {
     "older model half deleted": (shutil, "rmtree", "inside"),
     "between two legs": (FreshState, "rewind", "before"),
     "while the best model is loaded": (Trainer, "_load_best_model", "before"),
-    "while the charts are drawn": (weighloss.sweep, "plot_sweep", "before"),
+    "while the charts are drawn": (weighloss.plot, "plot_sweep", "before"),
 }
 AT_RANDOM = "at a random time"
 
