@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from conftest import make_data
-from weighloss import ClassWeights, InvalidInputError, count_labels, ratio_grid
-from weighloss.labels import count_multi_labels
+from weighloss import ClassWeights, InvalidInputError, count_labels, labels, ratio_grid
+from weighloss.labels import IGNORE_INDEX, count_multi_labels
 
 sizes = st.integers(1, 10**9)
 ratios = st.floats(1e-12, 1e12)
@@ -238,7 +238,9 @@ def test_the_label_column_is_found_as_the_trainer_finds_it(column):
     assert ClassWeights.from_dataset(dataset).counts.tolist() == expected.tolist()
 
 
-def test_only_the_rows_of_the_view_are_counted():
+@pytest.mark.parametrize("batch", [labels._BATCH, 7])
+def test_only_the_rows_of_the_view_are_counted(monkeypatch, batch):
+    monkeypatch.setattr(labels, "_BATCH", batch)
     data = make_data(500, seed=4)
     views = {
         "select": data.select(range(100)),
@@ -247,10 +249,22 @@ def test_only_the_rows_of_the_view_are_counted():
         "filter": data.filter(lambda row: len(row["input_ids"]) > 8),
         "concatenated": concatenate_datasets([data.select(range(10)), data.shuffle(seed=3).select(range(20))]),
         "torch format": data.shuffle(seed=5).select(range(77)).with_format("torch"),
+        "rows twice": data.select([*range(20), *range(10), 499]),
+        "none": data.select([]),
     }
     for name, view in views.items():
         expected = np.bincount([row["label"] for row in view.with_format(None)], minlength=2)
         assert count_labels(view).tolist() == expected.tolist(), name
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, labels._FEW_CLASSES, labels._FEW_CLASSES + 1, 300])
+def test_any_number_of_classes_is_counted(num_classes, monkeypatch):
+    monkeypatch.setattr(labels, "_BATCH", 100)
+    drawn = np.random.default_rng(0).integers(num_classes, size=1000)
+    expected = np.bincount(drawn).tolist()
+    assert count_labels(Dataset.from_dict({"label": drawn})).tolist() == expected
+    with_ignored = np.insert(drawn, [0, 500, 1000], IGNORE_INDEX)
+    assert count_labels(Dataset.from_dict({"label": with_ignored})).tolist() == expected
 
 
 def test_labels_of_tokens_are_counted_without_the_ignored_ones():

@@ -15,6 +15,8 @@ from .errors import InvalidInputError
 
 IGNORE_INDEX = -100
 LABEL_COLUMNS = ("label", "labels", "label_ids")  # what transformers' collators take for the labels
+_BATCH = 1_000_000  # examples whose labels are in memory at once
+_FEW_CLASSES = 8  # as many comparisons take less time than numpy's bincount
 
 
 def count_labels(dataset: Any, label_column: str | None = None, num_classes: int = 0) -> np.ndarray:
@@ -24,7 +26,8 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     ----------
     dataset : datasets.Dataset, or any sized dataset whose items are mappings with a label
         Of a `datasets.Dataset` only the label column is read, batch by batch from Arrow, as it is stored: whatever
-        `set_transform` makes of it. Any other dataset is iterated over once.
+        `set_transform` makes of it. What is selected or shuffled is read in the order in which it is stored. Any other
+        dataset is iterated over once.
     label_column : str, optional
         The label column; `label`, `labels` or `label_ids` when None.
     num_classes : int, default 0
@@ -45,13 +48,15 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     counts = np.zeros(num_classes, dtype=np.int64)
     for batch in _label_batches(dataset, column):
         labels = _class_ids(batch, column)
-        if labels.size and labels.min() < 0:
-            labels = labels[labels != IGNORE_INDEX]
-        if labels.size and labels.min() < 0:
+        least, highest = _range(labels)
+        if least < 0:
+            labels = labels.filter(pc.not_equal(labels, IGNORE_INDEX))
+            least, highest = _range(labels)
+        if least < 0:
             raise InvalidInputError(
-                f"label {labels.min()} in column {column!r} is not a class id: write ids from 0, or -100 to ignore one."
+                f"label {least} in column {column!r} is not a class id: write ids from 0, or -100 to ignore one."
             )
-        more = np.bincount(labels, minlength=len(counts))
+        more = _count(labels, max(highest + 1, len(counts)))
         more[: len(counts)] += counts
         counts = more
     return counts
@@ -85,7 +90,7 @@ def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndar
                 f"the model takes several labels per example, but column {column!r} holds {batch.type} values "
                 f"({', '.join(map(str, sorted(found)[:5]))} …): give a 0 or 1 for each label, such as [0, 1, 1]."
             )
-        hot = values.to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+        hot = values.to_numpy().reshape(len(batch), -1)
         more = np.stack([(hot == 0).sum(axis=0), (hot == 1).sum(axis=0)], axis=1)
         if len(counts) not in (0, len(more)):
             raise InvalidInputError(f"the examples of column {column!r} have {len(counts)} labels and {len(more)}.")
@@ -158,17 +163,30 @@ def _counted_column(dataset: Any, label_column: str | None) -> str:
     return find_label_column(dataset, label_column)
 
 
-def _label_batches(dataset: Any, column: str) -> Iterator[pa.Array]:
-    """The labels of the examples, one array per batch."""
+def _label_batches(dataset: Any, column: str) -> Iterator[pa.ChunkedArray]:
+    """The labels of the examples in some order, one array per batch."""
     if hasattr(dataset, "select_columns"):
-        for table in dataset.select_columns(column).with_format("arrow").iter(batch_size=1_000_000):
-            yield table.column(0).combine_chunks()
+        labels, selected = dataset.data.column(column), dataset._indices
+        if selected is None:
+            for start in range(0, len(labels), _BATCH):
+                yield labels.slice(start, _BATCH)
+        else:
+            for start in range(0, len(selected), _BATCH):
+                yield from _at(labels, np.sort(selected.column(0).slice(start, _BATCH).to_numpy()))
     else:
         for start in range(0, len(dataset), 10_000):
             with _unchanged_randomness():
                 rows = range(start, min(start + 10_000, len(dataset)))
                 batch = [np.asarray(dataset[i][column]).tolist() for i in rows]
-            yield pa.array(batch)
+            yield pa.chunked_array([pa.array(batch)])
+
+
+def _at(labels: pa.ChunkedArray, rows: np.ndarray) -> Iterator[pa.ChunkedArray]:
+    """The labels of rows in ascending order: a part of the column at a time, for take() copies all that it takes from."""
+    for start in range(0, len(labels), _BATCH):
+        first, last = np.searchsorted(rows, [start, start + _BATCH])
+        if first < last:
+            yield labels.slice(start, _BATCH).take(pa.array(rows[first:last] - start))
 
 
 @contextmanager
@@ -183,24 +201,24 @@ def _unchanged_randomness() -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def _is_list(labels: pa.Array) -> bool:
+def _is_list(labels: pa.ChunkedArray) -> bool:
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(is_kind(labels.type) for is_kind in kinds)
 
 
-def _flat(labels: pa.Array, column: str) -> pa.Array:
+def _flat(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
     """The labels one by one: those of an example's tokens, or its several labels, one after the other."""
     empty = 0
     while _is_list(labels):
         empty += labels.null_count
-        labels = labels.flatten()
+        labels = pc.list_flatten(labels)
     empty += labels.null_count
     if empty:
         raise InvalidInputError(f"column {column!r} has {empty} empty labels: drop or fill those rows first.")
     return labels.cast(pa.int8()) if pa.types.is_boolean(labels.type) else labels
 
 
-def _class_ids(labels: pa.Array, column: str) -> np.ndarray:
+def _class_ids(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
     labels = _flat(labels, column)
     if not pa.types.is_integer(labels.type):
         raise InvalidInputError(
@@ -208,4 +226,21 @@ def _class_ids(labels: pa.Array, column: str) -> np.ndarray:
             f"dataset.class_encode_column({column!r}), or, where an example has several labels, load the model with "
             "problem_type='multi_label_classification'."
         )
-    return labels.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    return labels
+
+
+def _range(labels: pa.ChunkedArray) -> tuple[int, int]:
+    """The least and the highest; where there are none, as if there was no class."""
+    found = pc.min_max(labels).as_py()
+    return (found["min"], found["max"]) if len(labels) else (0, -1)
+
+
+def _count(labels: pa.ChunkedArray, num_classes: int) -> np.ndarray:
+    """How often each of so many ids is among these."""
+    if not 0 < num_classes <= _FEW_CLASSES:
+        return np.bincount(labels.to_numpy(), minlength=num_classes)
+    counts = np.zeros(num_classes, dtype=np.int64)
+    for label in range(num_classes - 1):
+        counts[label] = pc.sum(pc.equal(labels, label)).as_py() or 0
+    counts[-1] = len(labels) - counts.sum()  # the last needs no comparison
+    return counts
