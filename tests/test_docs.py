@@ -42,6 +42,19 @@ def test_the_reference_has_every_public_name_and_links_them(site):
         assert re.search(rf'href="#weighloss\.[\w.]*{linked}"><code>[\w.]*{linked}</code></a>', html), linked
 
 
-def test_what_the_pages_run_is_in_the_readme_whose_test_runs_it():
-    for snippet in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.S):
-        assert snippet in SNIPPETS
+def snippets(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.S)
+
+
+def test_what_the_overview_runs_is_in_the_readme_whose_test_runs_it():
+    assert [snippet for snippet in snippets("index") if snippet in SNIPPETS] == snippets("index") != []
+
+
+def test_every_loss_that_a_page_names_is_what_its_line_gives():
+    namespace, checked = {}, 0
+    for snippet in snippets("why_not_ten_lines"):
+        exec(snippet, namespace)
+        for line, figure in re.findall(r"^(.+)  # (\d\.\d+)", snippet, re.M):
+            assert round(eval(line, namespace).item(), 4) == float(figure), line
+            checked += 1
+    assert checked == 5
