@@ -4,6 +4,7 @@ import ast
 import importlib.util
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +98,9 @@ def builtin_data(
     return DatasetDict(splits)
 
 
-def _summaries(package: str) -> set[str]:
-    return set(_docstring_summaries(_IMPORTED_AS.get(package, package)))
+@cache
+def _summaries(package: str) -> frozenset[str]:
+    return frozenset(_docstring_summaries(_IMPORTED_AS.get(package, package)))
 
 
 def _docstring_summaries(package: str) -> Iterator[str]:

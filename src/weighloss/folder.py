@@ -98,7 +98,8 @@ def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
         return
     for name, digest in planned.fingerprint.items():
         if found.fingerprint.get(name) != digest:
-            yield f"the {name} differs"
+            hint = ": load it after transformers.set_seed(), or give a model_init, for a head that is drawn the same"
+            yield f"the {name} differs{hint if name == 'model' else ''}"
     for name, value in planned.arguments.items():
         if value != found.arguments.get(name, value):  # one that only another version has is no difference
             yield f"{name}: {_said(value)} here, {_said(found.arguments[name])} there"
