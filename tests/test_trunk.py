@@ -30,7 +30,7 @@ from weighloss import (
     plot_sweep,
     report,
 )
-from weighloss.preview import LEARNING_RATE_FACTOR, _needs_first_position_only
+from weighloss.preview import BATCH_SIZE_DIVISOR, LEARNING_RATE_FACTOR, _needs_first_position_only
 from weighloss.trunk import ActivationCollator, Trunk, cache_activations
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
@@ -235,12 +235,11 @@ def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(t
     mode = Mode(EpochData(make_data(96, 0))) if mode == "torch_dataset" else MODES[mode]
     training = {"learning_rate": 1e-3, "per_device_train_batch_size": 16} | mode.config | config
 
-    def trained(path, model, lr, **kwargs):
+    def trained(path, model, batch_size, lr, **kwargs):
+        own = {"learning_rate": lr, "num_train_epochs": 1, "per_device_train_batch_size": batch_size}
         trainer = WeightedLossTrainer(
             model=model,
-            args=WeightedLossConfig(
-                str(path), **quiet_args(**training | {"learning_rate": lr, "num_train_epochs": 1})
-            ),
+            args=WeightedLossConfig(str(path), **quiet_args(**training | own)),
             train_dataset=mode.data,
             eval_dataset=mode.data,
             data_collator=mode.collator,
@@ -253,15 +252,18 @@ def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(t
 
     with_dropout = mode.model()
     callback = RatioSweepCallback(ratios=[3, 9], preview=True)
-    swept = trained(tmp_path / "swept", with_dropout, 1e-3, callbacks=[callback])
-    alone = trained(tmp_path / "alone", freeze_trunk(mode.model()), 1e-3 * LEARNING_RATE_FACTOR)
+    size = training["per_device_train_batch_size"]
+    swept = trained(tmp_path / "swept", with_dropout, size, 1e-3, callbacks=[callback])
+    alone = trained(
+        tmp_path / "alone", freeze_trunk(mode.model()), size // BATCH_SIZE_DIVISOR, 1e-3 * LEARNING_RATE_FACTOR
+    )
     assert swept.model is with_dropout
     assert list(swept.model.state_dict()) == list(alone.model.state_dict())
     assert (parameters(swept.model) - parameters(alone.model)).abs().max() < 1e-5
     ours, theirs = swept.predict(mode.data).predictions, alone.predict(mode.data).predictions
     assert np.abs(ours - theirs).max() < 1e-5
     assert callback.sweep.preview == 1
-    assert swept.args.learning_rate == 1e-3
+    assert (swept.args.learning_rate, swept.args.per_device_train_batch_size) == (1e-3, size)
     assert swept.train_dataset is mode.data
     assert swept.data_collator is mode.collator
     assert not list((tmp_path / "swept").glob("_activations*"))
@@ -270,11 +272,11 @@ def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(t
 def test_dropout_above_the_cut_is_that_of_the_leg_computed_in_full(tmp_path, train_data, eval_data):
     callback = RatioSweepCallback(ratios=[9], preview=True)
     trainers = []
-    for model, callbacks, lr in (
-        (make_model(dropout=0.1), [callback], 1e-3),
-        (freeze_trunk(make_model(dropout=0.1)), [], 1e-3 * LEARNING_RATE_FACTOR),
+    for model, callbacks, size, lr in (
+        (make_model(dropout=0.1), [callback], 16, 1e-3),
+        (freeze_trunk(make_model(dropout=0.1)), [], 16 // BATCH_SIZE_DIVISOR, 1e-3 * LEARNING_RATE_FACTOR),
     ):
-        config = {"learning_rate": lr, "num_train_epochs": 1, "per_device_train_batch_size": 16}
+        config = {"learning_rate": lr, "num_train_epochs": 1, "per_device_train_batch_size": size}
         trainer = WeightedLossTrainer(
             model=model,
             args=WeightedLossConfig(str(tmp_path), **quiet_args(**config)),
@@ -313,14 +315,14 @@ def test_the_trainer_holds_the_whole_model_of_the_best_preview(tmp_path, train_d
 
 def test_an_interrupted_preview_leaves_a_whole_model_and_goes_on(tmp_path, train_data, eval_data):
     whole = finished(tmp_path / "whole", train_data, eval_data, **PREVIEW)
-    trainer = make_sweep(tmp_path / "cut", train_data, eval_data, Stop(18), **PREVIEW)
+    trainer = make_sweep(tmp_path / "cut", train_data, eval_data, Stop(30), **PREVIEW)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     assert torch.equal(parameters(trainer.model), parameters(make_model()))
     assert trainer.train_dataset is train_data
     stop = Stop()
     assert finished(tmp_path / "cut", train_data, eval_data, stop, **PREVIEW) == whole
-    assert stop.steps[0] == 13
+    assert stop.steps[0] == 25
     stop = Stop()
     assert finished(tmp_path / "cut", train_data, eval_data, stop, **PREVIEW) == whole
     assert not stop.steps

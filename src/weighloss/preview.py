@@ -16,7 +16,9 @@ from .store import ACTIVATIONS_FOLDER
 from .trainer import WeightedLossTrainer
 from .trunk import LENGTH, ActivationCollator, Trunk, cache_activations
 
-LEARNING_RATE_FACTOR = 4.0  # a few layers learn what the whole model would in one epoch only with longer steps
+# A few layers learn what the whole model would in one epoch only with longer steps, and more of them.
+LEARNING_RATE_FACTOR = 4.0
+BATCH_SIZE_DIVISOR = 2
 _ALLOWED = 1e-4  # difference in logits of a model that is cut: that of float32's arithmetic
 
 
@@ -54,9 +56,11 @@ def previewing(
         "data_collator": trainer.data_collator,
         "optimizer": trainer.optimizer,
         "lr_scheduler": trainer.lr_scheduler,
+        "_train_batch_size": trainer._train_batch_size,
     }
     arguments = {
-        name: getattr(args, name) for name in ("learning_rate", "remove_unused_columns", "length_column_name")
+        name: getattr(args, name)
+        for name in ("learning_rate", "per_device_train_batch_size", "remove_unused_columns", "length_column_name")
     }
     first_position_only = False
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{ACTIVATIONS_FOLDER}-") as activations:
@@ -90,6 +94,8 @@ def previewing(
         trainer.optimizer = trainer.lr_scheduler = None  # of the whole model
         vars(trainer).pop("_eval_dataloaders", None)
         args.learning_rate *= LEARNING_RATE_FACTOR
+        args.per_device_train_batch_size = max(1, args.per_device_train_batch_size // BATCH_SIZE_DIVISOR)
+        trainer._train_batch_size = args.train_batch_size
         args.remove_unused_columns, args.length_column_name = False, LENGTH
         try:
             yield
