@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import CONFIG_NAME
 
 from .checkpoints import CLASS_WEIGHTS_FILE, load_renamed
@@ -201,6 +202,12 @@ class WeightedLossTrainer(HubTrainer):
             driver.optimization_created()
         return scheduler
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return _with_lengths_in_memory(super()._get_train_sampler(train_dataset))
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return _with_lengths_in_memory(super()._get_eval_sampler(eval_dataset))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not all(driver.loads_weights for driver in self.drivers()):
             return  # between two legs of a sweep there are none to load
@@ -383,3 +390,10 @@ class WeightedLossTrainer(HubTrainer):
             "natural_ratio": class_weights.natural_ratio,
             "positive_label": class_weights.positive_label,
         }
+
+
+def _with_lengths_in_memory(sampler: Any) -> Any:
+    """A column of `datasets` reads one row from Arrow at each of the sampler's many looks at it."""
+    if isinstance(sampler, LengthGroupedSampler):
+        sampler.lengths = sampler.lengths[:]
+    return sampler
