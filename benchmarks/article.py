@@ -39,7 +39,7 @@ def make_trainer(train_file: str | None, output_dir: Path, callback: RatioSweepC
             str(output_dir),
             positive_label="spam" if train_file else POSITIVE_PACKAGE,
             learning_rate=5e-5 if train_file else 1e-4,
-            per_device_train_batch_size=16 if train_file else 8,
+            per_device_train_batch_size=16,
             per_device_eval_batch_size=64,
             train_sampling_strategy="group_by_length",
             save_strategy="no",
