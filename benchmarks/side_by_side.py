@@ -38,9 +38,8 @@ def main() -> None:
 
     trunk = Trunk(new_model())
     collator = ActivationCollator(trunk)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "activations.arrow"
-        rows = cache_activations(data, DataCollatorWithPadding(tokenizer), collator, file, progress=False)
+    file = Path(tempfile.mkdtemp()) / "activations.arrow"
+    rows = cache_activations(data, DataCollatorWithPadding(tokenizer), collator, file, progress=False)
 
     def batches() -> DataLoader:
         return DataLoader(rows, batch_size=16, collate_fn=collator)

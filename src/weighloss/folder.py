@@ -17,6 +17,9 @@ from .store import LOCK_FILE, SWEEP_FILE
 logger = logging.getLogger(__name__)
 
 # What two runs of the same sweep agree on, and what it is called.
+_IF_THE_HEAD_IS_NEW = (
+    ", and if that is only a head drawn anew, load it after transformers.set_seed() or give a model_init"
+)
 _COMPARED = {
     "counts": "the training labels' counts",
     "label_names": "the classes' names",
@@ -98,8 +101,7 @@ def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
         return
     for name, digest in planned.fingerprint.items():
         if found.fingerprint.get(name) != digest:
-            hint = ": load it after transformers.set_seed(), or give a model_init, for a head that is drawn the same"
-            yield f"the {name} differs{hint if name == 'model' else ''}"
+            yield f"the {name} differs" + _IF_THE_HEAD_IS_NEW * (name == "model")
     for name, value in planned.arguments.items():
         if value != found.arguments.get(name, value):  # one that only another version has is no difference
             yield f"{name}: {_said(value)} here, {_said(found.arguments[name])} there"
