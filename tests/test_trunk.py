@@ -30,7 +30,7 @@ from weighloss import (
     plot_sweep,
     report,
 )
-from weighloss.preview import BATCH_SIZE_DIVISOR, LEARNING_RATE_FACTOR, _needs_first_position_only
+from weighloss.preview import BATCH_SIZE_DIVISOR, LEARNING_RATE_FACTOR, _at_first_position_only
 from weighloss.trunk import ActivationCollator, Trunk, cache_activations
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
@@ -92,27 +92,25 @@ def test_a_model_that_is_cut_off_computes_from_activations_what_it_computed_whol
     assert list(model.state_dict()) == names
 
 
-READS_FIRST = tuple(family for family in FAMILIES if family != "dinov2")  # which takes the mean of the others too
-SAVES = tuple(family for family in READS_FIRST if family not in ("distilbert", "modernbert", "vit"))
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_where_the_head_looks_at_the_first_position_only_that_one_is_computed(family):
     model, batch = build(family), batch_for(family)
     whole = logits(model, batch)
     trunk = Trunk(model)
-    assert _needs_first_position_only(trunk, model, batch) == (family in READS_FIRST)
+    names = _at_first_position_only(trunk, model, batch)
     collator = ActivationCollator(trunk)
-    rows, flops = collator(collator.rows(batch, "cpu")), {}
-    for first_position_only in (False, True):
-        trunk.cut(first_position_only)
+    rows, flops = collator(collator.rows(batch, "cpu")), []
+    for given in ((), names):
+        trunk.cut(given)
         with FlopCounterMode(display=False) as counter:
             computed = logits(model, rows)
-        flops[first_position_only] = counter.get_total_flops()
+        flops.append(counter.get_total_flops())
         trunk.join(model)
-    if family in READS_FIRST:
         assert (computed - whole).abs().max() <= 1e-5
-    assert (flops[True] < 0.7 * flops[False]) == (family in SAVES)
+    if family == "dinov2":  # which takes the mean of the others too
+        assert names == []
+    else:
+        assert flops[1] < 0.6 * flops[0]
     assert torch.equal(logits(model, batch), whole)
 
 
@@ -120,7 +118,7 @@ def test_tokens_are_classified_from_activations_too():
     model, batch = build("bert", AutoModelForTokenClassification), batch_for("bert")
     whole = logits(model, batch)
     trunk = Trunk(model)
-    assert not _needs_first_position_only(trunk, model, batch)
+    assert _at_first_position_only(trunk, model, batch) == []
     collator = ActivationCollator(trunk)
     rows = collator.rows(batch | {"labels": torch.arange(27).reshape(3, 9)}, "cpu")
     trunk.cut()
@@ -259,7 +257,10 @@ def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(t
     )
     assert swept.model is with_dropout
     assert list(swept.model.state_dict()) == list(alone.model.state_dict())
-    assert (parameters(swept.model) - parameters(alone.model)).abs().max() < 1e-5
+    # The bias of an attention's keys has no gradient but rounding, of which Adam makes steps.
+    expected = dict(alone.model.named_parameters())
+    for name, parameter in swept.model.named_parameters():
+        assert (parameter - expected[name]).abs().max() < (1e-3 if name.endswith(("key.bias", "k_proj.bias")) else 1e-5)
     ours, theirs = swept.predict(mode.data).predictions, alone.predict(mode.data).predictions
     assert np.abs(ours - theirs).max() < 1e-5
     assert callback.sweep.preview == 1

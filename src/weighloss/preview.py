@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,16 @@ def previewing(
         name: getattr(args, name)
         for name in ("learning_rate", "per_device_train_batch_size", "remove_unused_columns", "length_column_name")
     }
-    first_position_only = False
+    at_first_position_only: list[str] = []
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{ACTIVATIONS_FOLDER}-") as activations:
         cached: list[Any] = []
         collator = ActivationCollator(trunk, dtype, trainer.label_names, trainer.is_multi_label)
         for name, dataset in (("training", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
             rows, collate = _as_trained_on(trainer, dataset)
             if not cached:
-                batch = collate([rows[i] for i in range(min(len(rows), 4))])
+                batch = collate([rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})])
                 inputs = {key: value for key, value in batch.items() if key not in trainer.label_names}
-                first_position_only = _needs_first_position_only(trunk, model, inputs)
+                at_first_position_only = _at_first_position_only(trunk, model, inputs)
             cached.append(
                 cache_activations(
                     rows,
@@ -84,10 +84,12 @@ def previewing(
                     progress=not args.disable_tqdm,
                 )
             )
-        trunk.cut(first_position_only)
+        trunk.cut(at_first_position_only)
         if make is not None:
             takes_trial = number_of_arguments(make) == 1
-            trainer.model_init = lambda: _cut(make(None) if takes_trial else make(), train_layers, first_position_only)
+            trainer.model_init = lambda: _cut(
+                make(None) if takes_trial else make(), train_layers, at_first_position_only
+            )
         trainer.model = trainer.model_wrapped = model
         trainer.train_dataset, trainer.eval_dataset = cached
         trainer.data_collator = collator
@@ -122,8 +124,8 @@ def _made(trainer: WeightedLossTrainer, seed: int) -> Any:
     return trainer.call_model_init()
 
 
-def _cut(model: Any, train_layers: int, first_position_only: bool) -> Any:
-    Trunk(model, train_layers).cut(first_position_only)
+def _cut(model: Any, train_layers: int, at_first_position_only: list[str]) -> Any:
+    Trunk(model, train_layers).cut(at_first_position_only)
     return model
 
 
@@ -134,8 +136,8 @@ def _digest(trunk: Trunk) -> str:
     return digest.hexdigest()
 
 
-def _needs_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> bool:
-    """Whether the logits need the first position of the last layer only.
+def _at_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> list[str]:
+    """The linear maps of the last layer that need to be computed at the first position only.
 
     Refuses a model that does not come to the same from its activations, as none does that looks at its inputs again.
     """
@@ -147,17 +149,15 @@ def _needs_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any])
             raise InvalidInputError(
                 f"{type(model).__name__} cannot be cut off from its lower layers ({reason}): leave the preview out."
             )
-        return (
-            trunk.head_reads_first_position_only({name: value.to(model.device) for name, value in inputs.items()})
-            and _difference(trunk, model, inputs, first_position_only=True)[0] <= _ALLOWED
-        )
+        names = trunk.read_at_first_position_only({name: value.to(model.device) for name, value in inputs.items()})
+        return names if _difference(trunk, model, inputs, names)[0] <= _ALLOWED else []
     finally:
         model.train(training)
 
 
 @torch.no_grad()
 def _difference(
-    trunk: Trunk, model: Any, inputs: dict[str, Any], first_position_only: bool = False
+    trunk: Trunk, model: Any, inputs: dict[str, Any], at_first_position_only: Sequence[str] = ()
 ) -> tuple[float, str]:
     """The largest difference in logits between a model that is cut and the whole one, and what to say of it."""
     collator = ActivationCollator(trunk)
@@ -165,7 +165,7 @@ def _difference(
         name: value.to(model.device) for name, value in collator(collator.rows(inputs, model.device)).items()
     }
     whole = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
-    trunk.cut(first_position_only)
+    trunk.cut(at_first_position_only)
     try:
         differences = (model(**cut_inputs).logits.expand_as(whole) - whole).abs()
         if differences.ndim > 2 and "attention_mask" in inputs:  # what stands at the padding is nobody's

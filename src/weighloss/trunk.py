@@ -17,7 +17,6 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from .errors import InvalidInputError
-from .first_position import FirstPosition
 from .labels import IGNORE_INDEX, LABEL_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -105,18 +104,22 @@ class Trunk:
         )
 
     @torch.no_grad()
-    def head_reads_first_position_only(self, batch: dict[str, torch.Tensor]) -> bool:
-        """Whether the logits stay the same, in evaluation, whatever the last layer gives at all other positions."""
+    def read_at_first_position_only(self, batch: dict[str, torch.Tensor]) -> list[str]:
+        """The linear maps of the last layer whose other positions no logit depends on, in evaluation."""
 
-        def overwrite_others(_: nn.Module, __: Any, output: Any) -> None:
-            (output[0] if isinstance(output, tuple) else output)[:, 1:] = 1.0
+        def overwrite_others(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+            output[:, 1:] = 1.0
 
-        logits = self._model(**batch).logits
-        hook = self._layers[-1].register_forward_hook(overwrite_others)
-        try:
-            return torch.equal(self._model(**batch).logits, logits)
-        finally:
-            hook.remove()
+        logits, found = self._model(**batch).logits, []
+        for name, module in self._layers[-1].named_modules():
+            if isinstance(module, nn.Linear):
+                hook = module.register_forward_hook(overwrite_others)
+                try:
+                    if torch.equal(self._model(**batch).logits, logits):
+                        found.append(name)
+                finally:
+                    hook.remove()
+        return found
 
     @property
     def main_input(self) -> str:
@@ -138,27 +141,29 @@ class Trunk:
         """The parameters of the trunk."""
         return (p for part in (*self._before.values(), *self._layers[: -self.train_layers]) for p in part.parameters())
 
-    def cut(self, first_position_only: bool = False) -> None:
+    def cut(self, at_first_position_only: Sequence[str] = ()) -> None:
         """Take the trunk out of the model: it then computes from activations, by its own forward, in `input_name`.
 
         Parameters
         ----------
-        first_position_only : bool, default False
-            Whether what comes after the last layer's attention is computed at the first position only, which is all that
-            most classifiers of sequences look at.
+        at_first_position_only : sequence of str
+            Linear maps of the last layer that are computed at the first position only, since most classifiers of sequences
+            look at nothing else; what they give there stands at all positions.
         """
         for i, (name, module) in enumerate(self._before.items()):
             setattr(self._base, name, _Passed(module, takes_first=i > 0))
         self._set_layers(self._base, self._layers[-self.train_layers :])
-        if first_position_only:
-            vars(self._layers[-1])["_first_position"] = FirstPosition(self._layers[-1])
+        for name in at_first_position_only:
+            linear = cast(nn.Linear, self._layers[-1].get_submodule(name))
+            linear.forward = partial(_at_first_position, linear)  # type: ignore[method-assign]
 
     def join(self, model: Any) -> None:
         """Put the trunk into a model, this one or another of its kind, that was cut off from one like it."""
         base = model.base_model
         upper = base.get_submodule(self._path)
-        if (first_position := vars(upper[-1]).pop("_first_position", None)) is not None:
-            first_position.undo()
+        for module in upper[-1].modules():
+            if getattr(vars(module).get("forward"), "func", None) is _at_first_position:
+                del module.forward
         for name, module in self._before.items():
             setattr(base, name, module)
         self._set_layers(base, nn.ModuleList([*self._layers[: -self.train_layers], *upper]))
@@ -189,6 +194,10 @@ def freeze_trunk(model: Any, train_layers: int = 1) -> Any:
     """
     Trunk(model, train_layers).freeze()
     return model
+
+
+def _at_first_position(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+    return nn.functional.linear(hidden[:, :1], linear.weight, linear.bias).expand(-1, hidden.shape[1], -1)
 
 
 def _stays_as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
