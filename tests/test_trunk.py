@@ -30,7 +30,7 @@ from weighloss import (
     plot_sweep,
     report,
 )
-from weighloss.preview import BATCH_SIZE_DIVISOR, LEARNING_RATE_FACTOR, _at_first_position_only
+from weighloss.preview import LEARNING_RATE_FACTOR, _at_first_position_only, batch_size
 from weighloss.trunk import ActivationCollator, Trunk, cache_activations
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
@@ -252,15 +252,15 @@ def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(t
     callback = RatioSweepCallback(ratios=[3, 9], preview=True)
     size = training["per_device_train_batch_size"]
     swept = trained(tmp_path / "swept", with_dropout, size, 1e-3, callbacks=[callback])
-    alone = trained(
-        tmp_path / "alone", freeze_trunk(mode.model()), size // BATCH_SIZE_DIVISOR, 1e-3 * LEARNING_RATE_FACTOR
-    )
+    alone = trained(tmp_path / "alone", freeze_trunk(mode.model()), batch_size(size), 1e-3 * LEARNING_RATE_FACTOR)
     assert swept.model is with_dropout
     assert list(swept.model.state_dict()) == list(alone.model.state_dict())
     # The bias of an attention's keys has no gradient but rounding, of which Adam makes steps.
     expected = dict(alone.model.named_parameters())
     for name, parameter in swept.model.named_parameters():
-        assert (parameter - expected[name]).abs().max() < (1e-3 if name.endswith(("key.bias", "k_proj.bias")) else 1e-5)
+        assert (parameter - expected[name]).abs().max() < (
+            1e-3 if name.endswith(("key.bias", "k_proj.bias")) else 1e-5
+        )
     ours, theirs = swept.predict(mode.data).predictions, alone.predict(mode.data).predictions
     assert np.abs(ours - theirs).max() < 1e-5
     assert callback.sweep.preview == 1
@@ -275,7 +275,7 @@ def test_dropout_above_the_cut_is_that_of_the_leg_computed_in_full(tmp_path, tra
     trainers = []
     for model, callbacks, size, lr in (
         (make_model(dropout=0.1), [callback], 16, 1e-3),
-        (freeze_trunk(make_model(dropout=0.1)), [], 16 // BATCH_SIZE_DIVISOR, 1e-3 * LEARNING_RATE_FACTOR),
+        (freeze_trunk(make_model(dropout=0.1)), [], batch_size(16), 1e-3 * LEARNING_RATE_FACTOR),
     ):
         config = {"learning_rate": lr, "num_train_epochs": 1, "per_device_train_batch_size": size}
         trainer = WeightedLossTrainer(

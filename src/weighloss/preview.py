@@ -16,9 +16,11 @@ from .store import ACTIVATIONS_FOLDER
 from .trainer import WeightedLossTrainer
 from .trunk import LENGTH, ActivationCollator, Trunk, cache_activations
 
-# A few layers learn what the whole model would in one epoch only with longer steps, and more of them.
+# A few layers learn what the whole model would in one epoch only with longer steps, and more of them; but a step has its
+# price, however small the batch.
 LEARNING_RATE_FACTOR = 4.0
 BATCH_SIZE_DIVISOR = 2
+SMALLEST_BATCH = 8
 _ALLOWED = 1e-4  # difference in logits of a model that is cut: that of float32's arithmetic
 
 
@@ -96,7 +98,7 @@ def previewing(
         trainer.optimizer = trainer.lr_scheduler = None  # of the whole model
         vars(trainer).pop("_eval_dataloaders", None)
         args.learning_rate *= LEARNING_RATE_FACTOR
-        args.per_device_train_batch_size = max(1, args.per_device_train_batch_size // BATCH_SIZE_DIVISOR)
+        args.per_device_train_batch_size = batch_size(args.per_device_train_batch_size)
         trainer._train_batch_size = args.train_batch_size
         args.remove_unused_columns, args.length_column_name = False, LENGTH
         try:
@@ -110,6 +112,11 @@ def previewing(
                 setattr(trainer, name, value)
             trainer.model = trainer.model_wrapped = whole
             vars(trainer).pop("_eval_dataloaders", None)
+
+
+def batch_size(given: int) -> int:
+    """That of a preview, where the whole model is trained with `given`."""
+    return min(given, max(given // BATCH_SIZE_DIVISOR, SMALLEST_BATCH))
 
 
 def _as_trained_on(trainer: WeightedLossTrainer, dataset: Any) -> tuple[Any, Any]:
