@@ -30,7 +30,7 @@ from weighloss import (
     plot_sweep,
     report,
 )
-from weighloss.preview import LEARNING_RATE_FACTOR, _at_first_position_only, batch_size
+from weighloss.preview import LEARNING_RATE_FACTOR, _at_first_position_only
 from weighloss.trunk import ActivationCollator, Trunk, cache_activations
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
@@ -112,6 +112,8 @@ def test_where_the_head_looks_at_the_first_position_only_that_one_is_computed(fa
     else:
         assert flops[1] < 0.6 * flops[0]
     assert torch.equal(logits(model, batch), whole)
+    if "input_ids" in batch:  # from texts of one token nothing can be told
+        assert _at_first_position_only(trunk, model, {key: value[:, :1] for key, value in batch.items()}) == []
 
 
 def test_tokens_are_classified_from_activations_too():
@@ -252,7 +254,7 @@ def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(t
     callback = RatioSweepCallback(ratios=[3, 9], preview=True)
     size = training["per_device_train_batch_size"]
     swept = trained(tmp_path / "swept", with_dropout, size, 1e-3, callbacks=[callback])
-    alone = trained(tmp_path / "alone", freeze_trunk(mode.model()), batch_size(size), 1e-3 * LEARNING_RATE_FACTOR)
+    alone = trained(tmp_path / "alone", freeze_trunk(mode.model()), min(size, 8), 1e-3 * LEARNING_RATE_FACTOR)
     assert swept.model is with_dropout
     assert list(swept.model.state_dict()) == list(alone.model.state_dict())
     # The bias of an attention's keys has no gradient but rounding, of which Adam makes steps.
@@ -275,7 +277,7 @@ def test_dropout_above_the_cut_is_that_of_the_leg_computed_in_full(tmp_path, tra
     trainers = []
     for model, callbacks, size, lr in (
         (make_model(dropout=0.1), [callback], 16, 1e-3),
-        (freeze_trunk(make_model(dropout=0.1)), [], batch_size(16), 1e-3 * LEARNING_RATE_FACTOR),
+        (freeze_trunk(make_model(dropout=0.1)), [], 8, 1e-3 * LEARNING_RATE_FACTOR),
     ):
         config = {"learning_rate": lr, "num_train_epochs": 1, "per_device_train_batch_size": size}
         trainer = WeightedLossTrainer(

@@ -98,7 +98,8 @@ def previewing(
         trainer.optimizer = trainer.lr_scheduler = None  # of the whole model
         vars(trainer).pop("_eval_dataloaders", None)
         args.learning_rate *= LEARNING_RATE_FACTOR
-        args.per_device_train_batch_size = batch_size(args.per_device_train_batch_size)
+        given_size = args.per_device_train_batch_size
+        args.per_device_train_batch_size = min(given_size, max(given_size // BATCH_SIZE_DIVISOR, SMALLEST_BATCH))
         trainer._train_batch_size = args.train_batch_size
         args.remove_unused_columns, args.length_column_name = False, LENGTH
         try:
@@ -112,11 +113,6 @@ def previewing(
                 setattr(trainer, name, value)
             trainer.model = trainer.model_wrapped = whole
             vars(trainer).pop("_eval_dataloaders", None)
-
-
-def batch_size(given: int) -> int:
-    """That of a preview, where the whole model is trained with `given`."""
-    return min(given, max(given // BATCH_SIZE_DIVISOR, SMALLEST_BATCH))
 
 
 def _as_trained_on(trainer: WeightedLossTrainer, dataset: Any) -> tuple[Any, Any]:

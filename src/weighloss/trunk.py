@@ -110,6 +110,8 @@ class Trunk:
         def overwrite_others(_: nn.Module, __: Any, output: torch.Tensor) -> None:
             output[:, 1:] = 1.0
 
+        if self.activations(batch).shape[1] == 1:
+            return []  # there are no others to tell it by
         logits, found = self._model(**batch).logits, []
         for name, module in self._layers[-1].named_modules():
             if isinstance(module, nn.Linear):
