@@ -98,6 +98,7 @@ class WeightedLossTrainer(HubTrainer):
         # The base class counts the items of a step only for models that take the count; here the loss takes it.
         self.model_accepts_loss_kwargs = True
         self._counted: tuple[Any, Any] | None = None
+        self._named: tuple[Any, Sequence[str]] | None = None
         self._eval_losses: list[torch.Tensor] | None = None  # while evaluating
         if self.train_dataset is not None:
             self.record_class_weights()
@@ -356,13 +357,17 @@ class WeightedLossTrainer(HubTrainer):
     @property
     def class_names(self) -> Sequence[str]:
         """Names of the classes: those of the training data's `ClassLabel`, else of `model.config.id2label`."""
-        names = None
+        if self._named is None or self._named[0] is not self.train_dataset:
+            self._named = self.train_dataset, self._names_in_data()  # each step asks, and datasets copies its features
+        config, names = self.model.config, self._named[1]
+        return [*names, *(str(config.id2label[i]) for i in range(len(names), config.num_labels))]
+
+    def _names_in_data(self) -> Sequence[str]:
         if hasattr(self.train_dataset, "features") and not self.is_multi_label:
             with suppress(InvalidInputError):  # the labels may be the collator's, and counted in class_counts
                 column = find_label_column(self.train_dataset, self._label_column(self.train_dataset))
-                names = class_names(self.train_dataset, column)
-        config, named = self.model.config, len(names or ())
-        return [*(names or ()), *(str(config.id2label[i]) for i in range(named, config.num_labels))]
+                return class_names(self.train_dataset, column) or ()
+        return ()
 
     def _by_class_id(self, name: str, values: Any) -> list[Any]:
         names = self.class_names
