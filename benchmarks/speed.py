@@ -1,4 +1,4 @@
-"""How fast is weighloss? One table of ratios, the two sides of each run in turns on this machine, medians of five ratios.
+"""How fast is weighloss? One table of ratios, the two sides of each run in turns on this machine, medians.
 
 python benchmarks/speed.py                                  # everything
 python benchmarks/speed.py sweep --train_file sms_spam.csv  # some of it, the sweep on messages
@@ -260,7 +260,7 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; medians of {REPEATS} ratios\n")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; medians of at least {REPEATS} ratios\n")
     print("| | on what | ratio | should be |\n|---|---|---|---|")
     for name in options.measures or MEASURES:
         for what, on_what, ratio, bound in MEASURES[name](options):

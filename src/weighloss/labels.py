@@ -239,7 +239,7 @@ def _count(labels: pa.ChunkedArray, num_classes: int) -> np.ndarray:
     """How often each of so many ids is among these."""
     if not 0 < num_classes <= _FEW_CLASSES:
         return np.bincount(labels.to_numpy(), minlength=num_classes)
-    if num_classes == 2:
+    if num_classes == 2:  # the common case, and a pass less than by comparing
         positives = pc.sum(labels).as_py() or 0
         return np.array([len(labels) - positives, positives])
     counts = np.zeros(num_classes, dtype=np.int64)
