@@ -18,6 +18,7 @@ from transformers.utils import logging
 from speed import in_turns, new_model, timed
 from weighloss.builtin import builtin_data, builtin_model
 from weighloss.data import DataArguments, tokenize
+from weighloss.preview import find_at_first_position_only
 from weighloss.trunk import ActivationCollator, Trunk, cache_activations
 
 NUM_LEGS = 13
@@ -36,10 +37,13 @@ def main() -> None:
     data = tokenize(builtin_data(num_train=320, num_validation=16), tokenizer, DataArguments(max_seq_length=48))
     data = data["train"].remove_columns(set(data["train"].column_names) - {"input_ids", "attention_mask", "label"})
 
-    trunk = Trunk(new_model())
+    whole, collate = new_model(), DataCollatorWithPadding(tokenizer)
+    trunk = Trunk(whole)
+    inputs = {name: value for name, value in collate([data[i] for i in range(3)]).items() if name != "labels"}
+    at_first_position_only = find_at_first_position_only(trunk, whole, inputs)
     collator = ActivationCollator(trunk)
     file = Path(tempfile.mkdtemp()) / "activations.arrow"
-    rows = cache_activations(data, DataCollatorWithPadding(tokenizer), collator, file, progress=False)
+    rows = cache_activations(data, collate, collator, file, progress=False)
 
     def batches() -> DataLoader:
         return DataLoader(rows, batch_size=16, collate_fn=collator)
@@ -47,7 +51,7 @@ def main() -> None:
     def legs() -> list[torch.nn.Module]:
         models = [new_model() for _ in range(NUM_LEGS)]
         for model in models:
-            Trunk(model).cut(first_position_only=True)
+            Trunk(model).cut(at_first_position_only)
         return models
 
     def update(model, weights, batch, step) -> None:

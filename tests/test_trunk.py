@@ -30,7 +30,7 @@ from weighloss import (
     plot_sweep,
     report,
 )
-from weighloss.preview import LEARNING_RATE_FACTOR, _at_first_position_only
+from weighloss.preview import LEARNING_RATE_FACTOR, find_at_first_position_only
 from weighloss.trunk import ActivationCollator, Trunk, cache_activations
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
@@ -54,6 +54,7 @@ FAMILIES = {
     "dinov2": SMALL | {"image_size": 16, "patch_size": 8},
 }
 IMAGES = ("vit", "dinov2")
+NO_DROPOUT = ("modernbert", *IMAGES)  # by default
 
 
 def build(family: str, auto: type | None = None) -> nn.Module:
@@ -97,30 +98,35 @@ def test_where_the_head_looks_at_the_first_position_only_that_one_is_computed(fa
     model, batch = build(family), batch_for(family)
     whole = logits(model, batch)
     trunk = Trunk(model)
-    names = _at_first_position_only(trunk, model, batch)
+    names = find_at_first_position_only(trunk, model, batch)
     collator = ActivationCollator(trunk)
-    rows, flops = collator(collator.rows(batch, "cpu")), []
-    for given in ((), names):
+    rows, flops, trained = collator(collator.rows(batch, "cpu")), [], []
+    for given in ({}, names):
         trunk.cut(given)
         with FlopCounterMode(display=False) as counter:
             computed = logits(model, rows)
         flops.append(counter.get_total_flops())
+        set_seed(1)
+        trained.append(model.train()(**rows).logits)  # with dropout
         trunk.join(model)
         assert (computed - whole).abs().max() <= 1e-5
+    assert (trained[1] - trained[0]).abs().max() <= 1e-5
+    assert (trained[0] - whole).abs().max() > 1e-3 or family in NO_DROPOUT
     if family == "dinov2":  # which takes the mean of the others too
-        assert names == []
+        assert names == {}
     else:
         assert flops[1] < 0.6 * flops[0]
+        assert any(names.values())  # between two of them no dropout draws: what is there may be short
     assert torch.equal(logits(model, batch), whole)
     if "input_ids" in batch:  # from texts of one token nothing can be told
-        assert _at_first_position_only(trunk, model, {key: value[:, :1] for key, value in batch.items()}) == []
+        assert find_at_first_position_only(trunk, model, {key: value[:, :1] for key, value in batch.items()}) == {}
 
 
 def test_tokens_are_classified_from_activations_too():
     model, batch = build("bert", AutoModelForTokenClassification), batch_for("bert")
     whole = logits(model, batch)
     trunk = Trunk(model)
-    assert _at_first_position_only(trunk, model, batch) == []
+    assert find_at_first_position_only(trunk, model, batch) == {}
     collator = ActivationCollator(trunk)
     rows = collator.rows(batch | {"labels": torch.arange(27).reshape(3, 9)}, "cpu")
     trunk.cut()

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def previewing(
         name: getattr(args, name)
         for name in ("learning_rate", "per_device_train_batch_size", "remove_unused_columns", "length_column_name")
     }
-    at_first_position_only: list[str] = []
+    at_first_position_only: dict[str, bool] = {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{ACTIVATIONS_FOLDER}-") as activations:
         cached: list[Any] = []
         collator = ActivationCollator(trunk, dtype, trainer.label_names, trainer.is_multi_label)
@@ -73,7 +73,7 @@ def previewing(
             if not cached:
                 batch = collate([rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})])
                 inputs = {key: value for key, value in batch.items() if key not in trainer.label_names}
-                at_first_position_only = _at_first_position_only(trunk, model, inputs)
+                at_first_position_only = find_at_first_position_only(trunk, model, inputs)
             cached.append(
                 cache_activations(
                     rows,
@@ -127,7 +127,7 @@ def _made(trainer: WeightedLossTrainer, seed: int) -> Any:
     return trainer.call_model_init()
 
 
-def _cut(model: Any, train_layers: int, at_first_position_only: list[str]) -> Any:
+def _cut(model: Any, train_layers: int, at_first_position_only: dict[str, bool]) -> Any:
     Trunk(model, train_layers).cut(at_first_position_only)
     return model
 
@@ -139,42 +139,65 @@ def _digest(trunk: Trunk) -> str:
     return digest.hexdigest()
 
 
-def _at_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> list[str]:
-    """The linear maps of the last layer that need to be computed at the first position only.
+def find_at_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> dict[str, bool]:
+    """The linear maps of the last layer that need to be computed at the first position only; which of them stay short.
 
     Refuses a model that does not come to the same from its activations, as none does that looks at its inputs again.
     """
     training = model.training
-    model.eval()
     try:
         difference, reason = _difference(trunk, model, inputs)
         if not difference <= _ALLOWED:
             raise InvalidInputError(
                 f"{type(model).__name__} cannot be cut off from its lower layers ({reason}): leave the preview out."
             )
-        names = trunk.read_at_first_position_only({name: value.to(model.device) for name, value in inputs.items()})
-        return names if _difference(trunk, model, inputs, names)[0] <= _ALLOWED else []
+        inputs = {name: value.to(model.device) for name, value in inputs.items()}
+        found = dict.fromkeys(trunk.read_at_first_position_only(inputs), False)
+        if not _difference(trunk, model, inputs, found)[0] <= _ALLOWED:
+            return {}
+        cut_inputs = _cut_inputs(trunk, model, inputs)
+        drawn = _logits_of_cut(trunk, model.train(), cut_inputs, found)
+        for name in found:
+            with suppress(Exception):  # whatever a model makes of what is shorter than it expects
+                logits = _logits_of_cut(trunk, model, cut_inputs, found | {name: True})
+                # Dropout draws at all positions in the leg that is computed in full: so it must here.
+                found[name] = torch.allclose(logits, drawn, rtol=0, atol=_ALLOWED)
+        return found
     finally:
         model.train(training)
 
 
-@torch.no_grad()
 def _difference(
-    trunk: Trunk, model: Any, inputs: dict[str, Any], at_first_position_only: Sequence[str] = ()
+    trunk: Trunk, model: Any, inputs: dict[str, Any], at_first_position_only: dict[str, bool] | None = None
 ) -> tuple[float, str]:
     """The largest difference in logits between a model that is cut and the whole one, and what to say of it."""
-    collator = ActivationCollator(trunk)
-    cut_inputs = {
-        name: value.to(model.device) for name, value in collator(collator.rows(inputs, model.device)).items()
-    }
-    whole = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
-    trunk.cut(at_first_position_only)
+    cut_inputs = _cut_inputs(trunk, model.eval(), inputs)
+    with torch.no_grad():
+        whole = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
     try:
-        differences = (model(**cut_inputs).logits.expand_as(whole) - whole).abs()
+        differences = (_logits_of_cut(trunk, model, cut_inputs, at_first_position_only).expand_as(whole) - whole).abs()
         if differences.ndim > 2 and "attention_mask" in inputs:  # what stands at the padding is nobody's
             differences = differences[inputs["attention_mask"].bool()]
     except Exception as error:  # whatever a model makes of inputs that it does not expect
         return float("inf"), f"{type(error).__name__}: {error}".splitlines()[0]
+    return differences.max().item(), f"its logits differ by {differences.max():.2g}"
+
+
+def _cut_inputs(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    collator = ActivationCollator(trunk)
+    rows = collator.rows(inputs, model.device)
+    return {name: value.to(model.device) for name, value in collator(rows).items()}
+
+
+@torch.no_grad()
+def _logits_of_cut(
+    trunk: Trunk, model: Any, cut_inputs: dict[str, Any], at_first_position_only: dict[str, bool] | None
+) -> torch.Tensor:
+    """With the same dropout each time, if the model is in training."""
+    trunk.cut(at_first_position_only)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return model(**cut_inputs).logits
     finally:
         trunk.join(model)
-    return differences.max().item(), f"its logits differ by {differences.max():.2g}"

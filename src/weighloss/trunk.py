@@ -143,21 +143,23 @@ class Trunk:
         """The parameters of the trunk."""
         return (p for part in (*self._before.values(), *self._layers[: -self.train_layers]) for p in part.parameters())
 
-    def cut(self, at_first_position_only: Sequence[str] = ()) -> None:
+    def cut(self, at_first_position_only: Mapping[str, bool] | None = None) -> None:
         """Take the trunk out of the model: it then computes from activations, by its own forward, in `input_name`.
 
         Parameters
         ----------
-        at_first_position_only : sequence of str
+        at_first_position_only : mapping of str to bool
             Linear maps of the last layer that are computed at the first position only, since most classifiers of sequences
-            look at nothing else; what they give there stands at all positions.
+            look at nothing else; and whether what they give stays that short, or stands at all positions.
         """
-        for i, (name, module) in enumerate(self._before.items()):
-            setattr(self._base, name, _Passed(module, takes_first=i > 0))
+        passed = [_Passed(module, takes_first=i > 0) for i, module in enumerate(self._before.values())]
+        for name, stand_in in zip(self._before, passed, strict=True):
+            setattr(self._base, name, stand_in)
         self._set_layers(self._base, self._layers[-self.train_layers :])
-        for name in at_first_position_only:
+        for name, stays_short in (at_first_position_only or {}).items():
             linear = cast(nn.Linear, self._layers[-1].get_submodule(name))
-            linear.forward = partial(_at_first_position, linear)  # type: ignore[method-assign]
+            through = None if stays_short else passed[0]
+            linear.forward = partial(_at_first_position, linear, through)  # type: ignore[method-assign]
 
     def join(self, model: Any) -> None:
         """Put the trunk into a model, this one or another of its kind, that was cut off from one like it."""
@@ -198,8 +200,9 @@ def freeze_trunk(model: Any, train_layers: int = 1) -> Any:
     return model
 
 
-def _at_first_position(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
-    return nn.functional.linear(hidden[:, :1], linear.weight, linear.bias).expand(-1, hidden.shape[1], -1)
+def _at_first_position(linear: nn.Linear, passed: _Passed | None, hidden: torch.Tensor) -> torch.Tensor:
+    output = nn.functional.linear(hidden[:, :1], linear.weight, linear.bias)
+    return output if passed is None else output.expand(-1, passed.positions, -1)
 
 
 def _stays_as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
@@ -219,10 +222,13 @@ class _Passed(nn.Module):
         super().__init__()
         self._stands_for = [part]  # in a list it is no submodule
         self._takes_first = takes_first
+        self.positions = 0  # of the batch that it gave back last
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         given = [value for value in (*args, *kwargs.values()) if torch.is_tensor(value) and value.is_floating_point()]
-        return given[0] if self._takes_first else max(given, key=lambda value: value.ndim)
+        activations = given[0] if self._takes_first else max(given, key=lambda value: value.ndim)
+        self.positions = activations.shape[1]
+        return activations
 
     def __getattr__(self, name: str) -> Any:
         try:
