@@ -16,10 +16,11 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 from transformers.utils import logging
 
 from speed import in_turns, new_model, timed
+from weighloss.activations import ActivationCollator, cache_activations
 from weighloss.builtin import builtin_data, builtin_model
 from weighloss.data import DataArguments, tokenize
 from weighloss.preview import find_at_first_position_only
-from weighloss.trunk import ActivationCollator, Trunk, cache_activations
+from weighloss.trunk import Trunk
 
 NUM_LEGS = 13
 WEIGHTS = [torch.tensor([1.0, ratio]) for ratio in torch.logspace(-1, 3, NUM_LEGS).tolist()]

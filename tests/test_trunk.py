@@ -14,7 +14,7 @@ from transformers import (
     set_seed,
 )
 
-import weighloss.trunk
+import weighloss.activations
 from conftest import collate, make_data, make_model, parameters, quiet_args
 from test_resume import Stop, finished, make_sweep, stopped
 from test_scripts import spam_file  # noqa: F401 — a fixture
@@ -30,8 +30,9 @@ from weighloss import (
     plot_sweep,
     report,
 )
+from weighloss.activations import ActivationCollator, cache_activations
 from weighloss.preview import LEARNING_RATE_FACTOR, find_at_first_position_only
-from weighloss.trunk import ActivationCollator, Trunk, cache_activations
+from weighloss.trunk import Trunk
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
 TEXT = SMALL | {"vocab_size": 100, "pad_token_id": 0}
@@ -197,7 +198,7 @@ def test_a_disk_without_the_room_is_refused_before_anything_is_computed(tmp_path
     class Usage:
         free = 1000
 
-    monkeypatch.setattr(weighloss.trunk.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(weighloss.activations.shutil, "disk_usage", lambda _: Usage)
     collator = ActivationCollator(Trunk(make_model()))
     with pytest.raises(InvalidInputError, match=r"take about 0.0\d+ GB, but .* has room for 1e-06 GB: make room"):
         cache_activations(train_data, collate, collator, tmp_path / "x.arrow")

@@ -8,7 +8,8 @@ from .losses import calibrated_logits, weighted_binary_cross_entropy, weighted_c
 from .metrics import classification_metrics, precision_recall
 from .on_ray import sweep_on_ray
 from .plot import plot_sweep
-from .record import FailedLeg, RatioSweep, SweepPoint
+from .point import FailedLeg, SweepPoint
+from .record import RatioSweep
 from .search import RatioSearch
 from .sweep import RatioSweepCallback
 from .trainer import WeightedLossTrainer

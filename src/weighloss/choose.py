@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from .record import SweepPoint
+    from .point import SweepPoint
 
 _FORMS = "f1, f0.5, recall>=0.95, precision>=0.9, cost fp=1 fn=20, break-even"
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"

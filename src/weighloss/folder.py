@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 
 from .errors import InvalidInputError
 from .metrics import decisions, precision_recall
-from .record import RatioSweep, SweepPoint
+from .point import SweepPoint
+from .record import RatioSweep
 from .store import LOCK_FILE, SWEEP_FILE
 
 logger = logging.getLogger(__name__)

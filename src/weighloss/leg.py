@@ -9,7 +9,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from .bootstrap import bootstrap
 from .choose import Requirement
 from .metrics import logits_and_labels
-from .record import MEASURED, FailedLeg, SweepPoint
+from .point import MEASURED, FailedLeg, SweepPoint
 from .rewind import sampler_of
 from .store import PREDICTIONS_FOLDER
 from .trainer import WeightedLossTrainer

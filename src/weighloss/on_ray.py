@@ -20,7 +20,8 @@ from .checks import check_sweep
 from .errors import InvalidInputError, SweepStoppedError, reason
 from .leg import FinishedLeg, KeptBy, LegEvaluation
 from .plan import BegunSweep, SweepPlan
-from .record import FailedLeg, RatioSweep, SweepPoint
+from .point import FailedLeg, SweepPoint
+from .record import RatioSweep
 from .search import RatioSearch
 from .store import write_predictions
 from .sweep import RatioSweepCallback

@@ -18,7 +18,8 @@ from .choose import Requirement
 from .errors import InvalidInputError
 from .folder import found_in, held
 from .leg import FinishedLeg, KeptBy
-from .record import RatioSweep, SweepPoint
+from .point import SweepPoint
+from .record import RatioSweep
 from .rewind import has_seeded_order
 from .search import RatioSearch
 from .store import ACTIVATIONS_FOLDER

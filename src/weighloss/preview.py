@@ -11,10 +11,11 @@ import torch
 from transformers import set_seed
 from transformers.trainer_utils import number_of_arguments
 
+from .activations import LENGTH, ActivationCollator, cache_activations
 from .errors import InvalidInputError
 from .store import ACTIVATIONS_FOLDER
 from .trainer import WeightedLossTrainer
-from .trunk import LENGTH, ActivationCollator, Trunk, cache_activations
+from .trunk import Trunk
 
 # A few layers learn what the whole model would in one epoch only with longer steps, and more of them; but a step has its
 # price, however small the batch.

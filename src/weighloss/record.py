@@ -3,11 +3,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from huggingface_hub import snapshot_download
@@ -16,90 +15,13 @@ from .bootstrap import Intervals, bootstrap, interval
 from .choose import Choice, Requirement
 from .errors import InvalidInputError, reason
 from .labels import IGNORE_INDEX
+from .point import FailedLeg, SweepPoint, in_order, read_legs
 from .store import PREDICTIONS_FOLDER, PREVIEW_FOLDER, SWEEP_FILE, is_readable, read_json, read_predictions, write_json
 from .weights import ClassWeights
 
 logger = logging.getLogger(__name__)
 
-MEASURED = ("tp", "fp", "fn", "tn", "precision", "recall", "f1")
 _FORMAT_VERSION = 1
-_NUMBERS: dict[Any, Any] = {"int": int, "float": (int, float)}  # by what the fields are annotated with
-
-
-@dataclass(frozen=True)
-class SweepPoint:
-    """What one leg of a sweep, a fine-tune at one ratio and seed, came to on the evaluation set.
-
-    Attributes
-    ----------
-    ratio, seed
-        The weight ratio w_r and the seed of the leg.
-    tp, fp, fn, tn : int
-        Confusion counts of the positive label (sums over the classes with more than two, over the labels where an
-        example has several).
-    precision, recall, f1 : float
-        Of the positive label (averages: see `RatioSweep.average`); 0 where nothing was predicted positive.
-    eval_loss, eval_plain_loss : float
-        Mean loss over the evaluation set, weighted and not; only the plain one compares across ratios.
-    seconds : float
-        Wall-clock time of the leg, its evaluation included.
-    global_step : int
-        Optimizer steps of the whole sweep when the leg ended, as in the Trainer's checkpoint names.
-    predictions : str
-        The Parquet file with logits and labels, relative to the sweep's folder.
-    precision_interval, recall_interval : list of two floats, optional
-        Their 95% bootstrap intervals: see `bootstrap.Intervals`.
-    other_metrics : dict of str to float
-        What the trainer's own `compute_metrics` measured.
-    """
-
-    ratio: float
-    seed: int
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-    precision: float
-    recall: float
-    f1: float
-    eval_loss: float
-    eval_plain_loss: float
-    seconds: float
-    global_step: int
-    predictions: str
-    precision_interval: list[float] | None = None
-    recall_interval: list[float] | None = None
-    other_metrics: dict[str, float] = field(default_factory=dict, hash=False)
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Precision, recall, F1 and the losses, as an evaluation reports them, and the intervals."""
-        names = ("precision", "recall", "f1", "precision_interval", "recall_interval")
-        losses = {"loss": self.eval_loss, "plain_loss": self.eval_plain_loss}
-        return {name: getattr(self, name) for name in names} | losses
-
-
-@dataclass(frozen=True)
-class FailedLeg:
-    """A leg of a sweep that came to nothing.
-
-    Attributes
-    ----------
-    ratio, seed
-        As in `SweepPoint`.
-    reason : str
-        Why there are no figures.
-    global_step : int
-        As in `SweepPoint`.
-    """
-
-    ratio: float
-    seed: int
-    reason: str
-    global_step: int
-
-
-_Leg = TypeVar("_Leg", SweepPoint, FailedLeg)
 
 
 @dataclass(frozen=True)
@@ -194,8 +116,8 @@ class RatioSweep:
         needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING} | {"points"}
         if missing := needed - content.keys():
             raise InvalidInputError(f"{file} lacks {', '.join(sorted(missing))}: restore it, or sweep again.")
-        points = dict(_legs(file, content, "points", SweepPoint))
-        failed = dict(_legs(file, content, "failed", FailedLeg))
+        points = dict(read_legs(file, content, "points", SweepPoint))
+        failed = dict(read_legs(file, content, "failed", FailedLeg))
         kept = content.pop("kept", None)
         return cls(
             **{k: v for k, v in content.items() if k in known - {"points", "failed"}},
@@ -258,8 +180,8 @@ class RatioSweep:
     def with_leg(self, leg: SweepPoint | FailedLeg) -> RatioSweep:
         """The sweep with one more leg, at its place in their order."""
         if isinstance(leg, FailedLeg):
-            return replace(self, failed=_in_order(*self.failed, leg))
-        return replace(self, points=_in_order(*self.points, leg))
+            return replace(self, failed=in_order(*self.failed, leg))
+        return replace(self, points=in_order(*self.points, leg))
 
     @property
     def done(self) -> list[SweepPoint | FailedLeg]:
@@ -483,25 +405,6 @@ class RatioSweep:
         if self.folder is None:
             raise InvalidInputError("this sweep was not loaded from disk: use RatioSweep.load(folder).")
         return read_predictions(self.folder / point.predictions)
-
-
-def _in_order(*legs: _Leg) -> tuple[_Leg, ...]:
-    return tuple(sorted(legs, key=lambda leg: leg.global_step))
-
-
-def _legs(file: Path, content: dict[str, Any], name: str, kind: type[_Leg]) -> Iterator[tuple[int, _Leg]]:
-    """The legs that a `sweep.json` lists by a name, with their places in the list, without the damaged ones."""
-    for i, leg in enumerate(content.get(name, [])):
-        try:
-            read = kind(**leg)
-            if not all(
-                isinstance(getattr(read, f.name), _NUMBERS[f.type]) for f in fields(kind) if f.type in _NUMBERS
-            ):
-                raise TypeError("there is no number where one must be")
-        except TypeError as error:
-            logger.warning("%s: number %d of its %s is damaged (%s) and left out.", file, i, name, error)
-        else:
-            yield i, read
 
 
 def _crossing(ratios: np.ndarray, gap: np.ndarray, natural_ratio: float) -> float | None:

@@ -16,7 +16,8 @@ from .calibration import expected_calibration_error
 from .errors import InvalidInputError
 from .evaluate_metric import PrecisionRecall
 from .metrics import decisions
-from .record import MEASURED, RatioSweep, SweepPoint
+from .point import MEASURED, SweepPoint
+from .record import RatioSweep
 from .threshold import ThresholdPoint, UnweightedThresholds
 from .weights import ClassWeights
 

@@ -17,8 +17,8 @@ from .checks import check_sweep
 from .errors import InvalidInputError, SweepStoppedError
 from .leg import REQUIREMENT_METRIC, LegEvaluation
 from .plan import SweepPlan
+from .point import FailedLeg
 from .preview import previewing
-from .record import FailedLeg
 from .rewind import FreshState
 from .search import RatioSearch
 from .store import has_no_room, write_predictions
