@@ -22,15 +22,15 @@ from weighloss import RatioSweep, RatioSweepCallback, plot_sweep
 REQUIREMENTS = ("f1", "recall>=0.9", "precision>=0.9")
 
 
-def table(sweep: RatioSweep) -> np.ndarray:
-    """Precision and recall of every leg: (2, seeds, ratios)."""
+def table(sweep: RatioSweep, name: str) -> np.ndarray:
+    """A figure of every leg: (seeds, ratios)."""
     legs = {(point.seed, point.ratio): point for point in sweep.points}
-    return np.array(
-        [
-            [[getattr(legs[seed, ratio], name) for ratio in sweep.ratios] for seed in SEEDS]
-            for name in ("precision", "recall")
-        ]
-    )
+    return np.array([[getattr(legs[seed, ratio], name) for ratio in sweep.ratios] for seed in SEEDS])
+
+
+def defined_precision(sweep: RatioSweep) -> np.ma.MaskedArray:
+    """Precision of the legs that predict something positive; of the others it is 0 by convention only."""
+    return np.ma.masked_array(table(sweep, "precision"), table(sweep, "tp") + table(sweep, "fp") == 0)
 
 
 def refined(full: RatioSweep, preview: RatioSweep, requirement: str) -> str:
@@ -69,11 +69,12 @@ def main() -> None:
         seconds = time.perf_counter() - started - of_others
         full_leg = one.sweep.points[0].seconds
         print(f"\n{name}: a preview with one seed {seconds:.0f} s, {seconds / full_leg:.2f} full fine-tunes")
-        theirs, ours = table(full), table(preview)
-        for i, metric in enumerate(("precision", "recall")):
-            apart = np.abs(theirs[i].mean(axis=0) - ours[i].mean(axis=0))
-            seeds = np.mean([np.abs(theirs[i, a] - theirs[i, b]) for a, b in itertools.combinations(range(3), 2)])
-            print(f"mean difference of {metric}: {apart.mean():.3f} (median {np.median(apart):.3f});", end=" ")
+        figures = {name: (table(full, name), table(preview, name)) for name in ("precision", "recall")}
+        figures["precision where it is defined"] = defined_precision(full), defined_precision(preview)
+        for name, (theirs, ours) in figures.items():
+            apart = np.abs(theirs.mean(axis=0) - ours.mean(axis=0))
+            seeds = np.ma.mean([np.ma.mean(abs(a - b)) for a, b in itertools.combinations(theirs, 2)])
+            print(f"mean difference of {name}: {apart.mean():.3f} (median {np.ma.median(apart):.3f});", end=" ")
             print(f"of one seed's full sweep to another's: {seeds:.3f}")
         print("| requirement | preview, then three fine-tunes | all fine-tunes |\n|---|---|---|")
         for requirement in REQUIREMENTS:

@@ -85,6 +85,21 @@ def test_what_reweighting_buys_is_said_with_the_threshold_that_does_the_same_and
     assert f"log w) Brier score {brier_score_loss(positives, expit(scores - np.log(7))):.4f}" in calibration
 
 
+def test_where_no_leg_meets_a_requirement_a_threshold_that_does_is_named(tmp_path):
+    sweep = write_sweep(tmp_path)
+    moved = UnweightedThresholds(sweep).best(Requirement.parse("recall>=1"))
+    assert max(point.recall for point in sweep.points) < 1 == moved.recall
+    least, most = moved.precision_interval
+    assert report.worth(sweep, "recall>=1").startswith(
+        "No leg meets recall>=1, but the unweighted model does with its threshold moved to "
+        f"{moved.threshold:.3g}: precision {moved.precision:.3f} ({least:.3f} to {most:.3f}), recall 1.000 ("
+    )
+    labels = np.array([0, 1] * 50)  # of pairs with one score, where no threshold is more precise than a half
+    logits = np.stack([np.zeros(100), np.repeat(np.linspace(-1, 1, 50), 2)], axis=1).astype(np.float32)
+    write_predictions(tmp_path / sweep.points[0].predictions, logits, labels, {})
+    assert report.worth(sweep, "precision>=0.999") == ""
+
+
 def test_without_predictions_or_an_unweighted_leg_nothing_is_compared(tmp_path):
     sweep = write_sweep(tmp_path)
     (tmp_path / sweep.points[0].predictions).unlink()

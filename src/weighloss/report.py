@@ -165,17 +165,24 @@ def worth(sweep: RatioSweep, requirement: str | None = None) -> str:
     Returns
     -------
     str
-        Two lines; one for several labels per example, each of which has its own weights; empty where there is no such
-        comparison: without a leg at w_r = 1, its predictions, and one class or label to look for.
+        Two lines; one for several labels per example, each of which has its own weights, and where only a threshold meets
+        the requirement; empty where nothing does, or there is no such comparison: without a leg at w_r = 1, its
+        predictions, and one class or label to look for.
     """
     unweighted = [point for point in sweep.points if point.ratio == 1]
     if sweep.average == "macro" or not unweighted or not sweep.has_predictions(unweighted[0]):
         return ""
     choice = sweep.choose((requirement or "f1").partition("@")[0])  # a threshold is asked for no confidence either
-    if not choice.met or not sweep.has_predictions(choice.point):
-        return ""
     thresholds, ratio = UnweightedThresholds(sweep), choice.point.ratio
     moved, equivalent = thresholds.best(choice.requirement), thresholds.at(1 / (1 + ratio))
+    if not choice.met:
+        line = (
+            f"No leg meets {choice.requirement.text}, but the unweighted model does with its threshold moved to "
+            f"{moved.threshold:.3g}: {_precision_and_recall(moved)}."
+        )
+        return line if choice.requirement.score(moved) >= 1 else ""
+    if not sweep.has_predictions(choice.point):
+        return ""
     line = (
         f"At {choice.requirement.text} reweighting (w_r = {ratio:.4g}) gives {_precision_and_recall(choice.point)}; moving "
         f"the threshold of the unweighted model to {moved.threshold:.3g} gives {_precision_and_recall(moved)}, and to "
