@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from transformers import HfArgumentParser
 
-from weighloss import PushError, push_folder
+from weighloss import InvalidInputError, PushError, push_folder
+from weighloss.script import without_tokens
 
 
 @dataclass
@@ -27,7 +28,9 @@ class PushArguments:
 def main() -> None:
     parser = HfArgumentParser(PushArguments)
     parser.add_argument("folder", help="Output folder with model, card and sweep.")
-    args, namespace = parser.parse_args_into_dataclasses()
+    args, namespace, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(without_tokens(unknown))}")
     try:
         push_folder(
             namespace.folder,
@@ -37,7 +40,7 @@ def main() -> None:
             revision=args.hub_revision,
             push_predictions=args.push_predictions,
         )
-    except PushError as error:
+    except (InvalidInputError, PushError) as error:
         sys.exit(f"error: {error}")
     print(f"Pushed to {args.hub_model_id}.")
 

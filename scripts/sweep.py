@@ -12,7 +12,7 @@ from typing import Literal
 from weighloss import InvalidInputError, RatioSearch, RatioSweepCallback, WeightedLossConfig, report, sweep_on_ray
 from weighloss.data import DataArguments
 from weighloss.model import ModelArguments
-from weighloss.script import finish, make_trainer, preview_and_refine, run
+from weighloss.script import finish, make_trainer, preview_and_refine, require_points, run
 
 
 @dataclass
@@ -94,9 +94,7 @@ def sweep(
         callback = preview_and_refine(trainer, callback, sweep_args.refine)
     else:
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    if not callback.sweep.points:
-        why = callback.sweep.failed[0].reason if callback.sweep.failed else "the training was stopped before its end"
-        raise InvalidInputError(f"no leg came to any figures: {why}.")
+    require_points(callback.sweep)
     if trainer.is_world_process_zero():
         print(report.table(callback.sweep), "", report.summary(callback.sweep), sep="\n")
         if requirement:

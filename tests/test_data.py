@@ -49,6 +49,22 @@ def test_every_file_format_gives_the_same_texts_and_labels(tmp_path, name):
         assert [data[split].features["label"].int2str(label) for label in data[split]["label"]] == ROWS["label"]
 
 
+def test_a_path_with_brackets_is_no_pattern(tmp_path):
+    for folder, rows in (("a[1]", ROWS), ("a1", ROWS | {"sms": ["another"] * 10})):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, "data.csv", rows)
+    file = str(tmp_path / "a[1]" / "data.csv")
+    assert load_data(DataArguments(train_file=file, validation_file=file))["train"]["text"][:] == ROWS["sms"]
+
+
+def test_the_only_label_is_called_by_its_name(tmp_path):
+    feature = ClassLabel(names=["ham", "spam"])
+    file = str(tmp_path / "data.parquet")
+    Dataset.from_dict({"text": ["a", "b"], "label": [1, 1]}).cast_column("label", feature).to_parquet(file)
+    with pytest.raises(InvalidInputError, match="all training labels are 'spam'"):
+        load_data(DataArguments(train_file=file))
+
+
 def test_without_evaluation_data_a_stratified_share_is_held_out_and_said_so(tmp_path, capsys):
     columns = {"text": [f"text {i}" for i in range(500)], "label": [int(i % 10 == 0) for i in range(500)]}
     args = DataArguments(train_file=write(tmp_path, "data.csv", columns))
@@ -150,6 +166,11 @@ def test_class_labels_stay_as_they_are(tmp_path):
         ({"dataset_name": "imdb"}, "were both given"),
         ({"train_file": None, "validation_file": "x.csv"}, "without --train_file"),
         ({"train_file": None, "dataset_name": "no/such/data"}, "no/such/data cannot be loaded"),
+        (
+            {"train_file": None, "dataset_name": "imdb", "test_file": "x.csv"},
+            "with --dataset_name: write --validation_s",
+        ),
+        ({"test_split_name": "test"}, "without --dataset_name: write --validation_file and"),
         ({"columns": {"sms": ["a"] * 4, "label": ["ham", "ham", "ham", "spam"]}}, "every class on both sides"),
         ({"validation_split_percentage": 100}, "validation_split_percentage=100"),
         ({"validation": {"sms": ["a"], "label": ["spma"]}}, "the label 'spma', which the training data has not"),

@@ -360,8 +360,9 @@ def test_a_folder_that_is_not_there_makes_no_repository(client):
 
 
 @pytest.mark.slow
-def test_a_card_that_calls_the_model_by_its_folder_is_given_its_name(client, output):
-    (output / "README.md").write_text('classify = pipeline("text-classification", model="output")\n')
+@pytest.mark.parametrize("name", ["output", "named", "user/before"])
+def test_a_card_that_calls_the_model_otherwise_is_given_its_name(client, output, name):
+    (output / "README.md").write_text(f'classify = pipeline("text-classification", model="{name}")\n')
     client("push", folder=str(output), repo_id="user/named", token=TOKEN)
     assert b'model="user/named"' in client.hub.files("user/named")["README.md"]
 

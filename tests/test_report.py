@@ -5,8 +5,10 @@ import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from test_record import ARTICLE, make_point, make_sweep
-from weighloss import ClassWeights, InvalidInputError, RatioSweep, precision_recall, report
+from weighloss import ClassWeights, FailedLeg, InvalidInputError, RatioSweep, precision_recall, report
 from weighloss.store import write_predictions
+
+COUNTS = ("tp", "fp", "fn", "tn")
 
 
 def test_the_table_has_every_ratio_and_marks_natural_break_even_and_best():
@@ -107,3 +109,16 @@ def test_intervals_stand_beside_precision_and_recall_where_there_is_one_seed():
     assert "0.833 0.700-0.950 0.750 0.550-0.910" in report.table(sweep)
     two = dataclasses.replace(sweep, seeds=[1, 2])
     assert "0.700-0.950" not in report.table(two)
+
+
+def test_a_sweep_whose_legs_all_failed_says_why():
+    failed = (FailedLeg(7.0, 42, "its logits are not finite", 10),)
+    sweep = make_sweep([], ratios=[7.0], failed=failed)
+    assert report.summary(sweep) == "Failed. At w_r = 7 with seed 42: its logits are not finite."
+    assert report.table(sweep).splitlines()[1].split() == ["7", "1", "0.125", "failed"]
+
+
+def test_every_token_is_counted_once_where_a_class_is_absent():
+    predictions, references = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1])  # of three classes
+    counts = {n: v for n, v in precision_recall(predictions, references, average="macro").items() if n in COUNTS}
+    assert make_sweep([make_point(1, **counts)], label_names=["a", "b", "c"]).num_items == 4

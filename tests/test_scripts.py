@@ -1,14 +1,28 @@
 import json
+import os
 import shutil
+import signal
+from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 from datasets import Dataset, load_dataset
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from conftest import SMS_SPAM
-from weighloss import ClassWeights, RatioSweep, WeightedLossConfig, WeightedLossTrainer
+from test_record import make_point, make_sweep
+from weighloss import (
+    ClassWeights,
+    InvalidInputError,
+    RatioSweep,
+    RatioSweepCallback,
+    WeightedLossConfig,
+    WeightedLossTrainer,
+    script,
+)
+from weighloss.model import ModelArguments, load_tokenizer
 
 CHARTS = ["precision_recall.png", "precision_recall.svg", "precision_recall_plane.png", "precision_recall_plane.svg"]
 
@@ -165,6 +179,56 @@ def test_an_unknown_flag_ends_with_usage_and_its_name(run_script, flags, capsys)
     assert "no_such_flag" in capsys.readouterr().err
     assert run_script("plot_precision_recall.py", "out", "--no_such_flag", "7") == "2"
     assert "no_such_flag" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_and_unknown_flags_of_a_push_end_in_one_sentence(run_script, tmp_path, capsys):
+    ended = run_script("push.py", tmp_path / "no", "--hub_model_id", "user/spam")
+    assert ended == f"error: there is no folder {tmp_path / 'no'} to push: give the output folder of a training."
+    assert run_script("push.py", "out", "--hub_model_id", "user/spam", "--token", "hf_secret") == "2"
+    shown = capsys.readouterr().err
+    assert "--token ***" in shown
+    assert "hf_secret" not in shown
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--hub_token", "hf_secret"], ["--hub_token=hf_secret"], ["--hub-token", "hf_secret"], ["--hub_t", "hf_secret"]],
+)
+def test_a_token_is_not_in_the_command_that_goes_on(tmp_path, monkeypatch, capsys, flags):
+    monkeypatch.setattr("sys.argv", ["train.py", *flags, "--output_dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        script.run(lambda args: os.kill(os.getpid(), signal.SIGTERM), (WeightedLossConfig,), "", "")
+    shown = capsys.readouterr().err
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "to start again, run python train.py " in shown
+    assert shown.rstrip().endswith(f"--output_dir {tmp_path}")
+    assert "***" in shown
+    assert "hf_secret" not in shown
+
+
+def test_a_preview_is_refined_around_the_model_that_its_metric_kept(tmp_path):
+    points = [make_point(ratio, 10 + i, 5 * i * i, 10 - i, 100) for i, ratio in enumerate((1, 9, 90, 900))]
+    preview = replace(make_sweep(points), kept=3)
+    assert preview.best("f1") < 900
+    callback, swept = RatioSweepCallback(), []
+    callback.sweep = preview
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(output_dir=str(tmp_path)),
+        accelerator=SimpleNamespace(print=lambda *_, **__: None),
+        train=lambda: None,
+        remove_callback=lambda _: None,
+        add_callback=swept.append,
+    )
+    script.preview_and_refine(trainer, callback, 2)
+    assert swept[0].ratios == [90, 900]
+
+
+def test_a_tokenizer_without_padding_is_refused(tmp_path, small_model):
+    tokenizer = AutoTokenizer.from_pretrained(small_model)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InvalidInputError, match="has no padding token"):
+        load_tokenizer(ModelArguments(model_name_or_path=str(tmp_path)))
 
 
 def test_a_folder_without_a_sweep_cannot_be_redrawn(run_script, tmp_path):

@@ -21,6 +21,7 @@ from weighloss import (
     precision_recall,
 )
 from weighloss.rewind import FreshState
+from weighloss.store import has_no_room
 
 # Dropout, warm-up, two micro-batches a step, an incomplete last step.
 TRAINING = {
@@ -413,6 +414,18 @@ def test_an_interrupted_sweep_gives_the_trainer_back_its_settings(tmp_path, trai
     trainer.train()
     logits, _ = standalone(tmp_path, train_data, eval_data, 1, 5)
     assert np.array_equal(callback.sweep.predictions(callback.sweep.points[0])[0], logits)
+
+
+def test_an_error_in_a_leg_reaches_the_user_as_it_is(tmp_path, train_data, eval_data):
+    class Breaks(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise RuntimeError("CUDA out of memory")
+
+    trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 2]), callbacks=[Breaks()])
+    with pytest.raises(RuntimeError, match="CUDA out of memory") as caught:
+        trainer.train()
+    assert caught.value.__cause__ is None
+    assert not has_no_room(caught.value)
 
 
 def test_a_sweep_interrupted_in_an_evaluation_leaves_a_trainer_that_evaluates(tmp_path, train_data, eval_data):

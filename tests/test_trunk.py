@@ -1,8 +1,10 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -123,11 +125,76 @@ def test_where_the_head_looks_at_the_first_position_only_that_one_is_computed(fa
         assert find_at_first_position_only(trunk, model, {key: value[:, :1] for key, value in batch.items()}) == {}
 
 
+def test_a_head_that_is_all_zero_hides_no_position():
+    model, batch = build("bert"), batch_for("bert")
+    nn.init.zeros_(model.classifier.weight)
+    assert find_at_first_position_only(Trunk(model), model, batch) == {}
+
+
+def test_a_model_that_pools_by_its_padding_is_refused_however_few_rows_have_any(tmp_path, eval_data):
+    config = AutoConfig.for_model("llama", **TEXT, num_labels=2, num_key_value_heads=2)
+    model = AutoModelForSequenceClassification.from_config(config)
+    rows = [{"input_ids": [1] + [5] * 8, "attention_mask": [1] * 9, "label": i % 2} for i in range(60)]
+    rows[20] = {"input_ids": [1, 5, 5], "attention_mask": [1] * 3, "label": 0}
+    trainer = WeightedLossTrainer(
+        model=model, args=WeightedLossConfig(str(tmp_path), **quiet_args()), train_dataset=Dataset.from_list(rows),
+        eval_dataset=eval_data, data_collator=collate, callbacks=[RatioSweepCallback(ratios=[1], preview=True)],
+    )  # fmt: skip
+    with pytest.raises(InvalidInputError, match="LlamaForSequenceClassification cannot be cut off"):
+        trainer.train()
+
+
+def test_a_model_of_half_precision_is_cut_too():
+    model, batch = build("bert").bfloat16(), batch_for("bert")
+    whole = logits(model, batch)
+    trunk = Trunk(model)
+    assert find_at_first_position_only(trunk, model, batch)
+    collator = ActivationCollator(trunk, "bfloat16")
+    rows = collator(collator.rows(batch, "cpu"))
+    trunk.cut()
+    assert torch.equal(logits(model, rows), whole)
+
+
+@pytest.mark.parametrize("column", ["target", "label"])
+def test_class_names_go_along_with_the_activations(tmp_path, train_data, column):
+    data = train_data.rename_column("label", column) if column != "label" else train_data
+    rename = {"target": "target", "label": "labels"}[column]
+
+    def collate_renamed(rows):
+        batch = collate([{**row, "label": row[column]} for row in rows])
+        return {rename if name == "labels" else name: value for name, value in batch.items()}
+
+    collator = ActivationCollator(Trunk(make_model()), label_names=[rename])
+    cached = cache_activations(data, collate_renamed, collator, tmp_path / "x.arrow", progress=False)
+    assert cached.features[rename].names == ["ham", "spam"]
+
+
+def test_boxes_of_the_tokens_are_kept(tmp_path):
+    config = AutoConfig.for_model("layoutlm", **TEXT, num_labels=2)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    rows = [{"input_ids": [1, 5, 7, 9][:n], "attention_mask": [1] * n, "bbox": [[1, 2, 3, 4]] * n} for n in (4, 2, 3)]
+
+    def collate_boxes(rows):
+        boxes = [torch.tensor(row["bbox"]) for row in rows]
+        batch = collate([{**row, "label": 0} for row in rows])
+        del batch["labels"]
+        return batch | {"bbox": nn.utils.rnn.pad_sequence(boxes, batch_first=True)}
+
+    whole = logits(model, collate_boxes(rows))
+    trunk = Trunk(model)
+    collator = ActivationCollator(trunk)
+    cached = cache_activations(Dataset.from_list(rows), collate_boxes, collator, tmp_path / "x.arrow", progress=False)
+    trunk.cut()
+    assert (logits(model, collator(cached.__getitems__([0, 1, 2]))) - whole).abs().max() <= 1e-5
+
+
 def test_tokens_are_classified_from_activations_too():
     model, batch = build("bert", AutoModelForTokenClassification), batch_for("bert")
     whole = logits(model, batch)
     trunk = Trunk(model)
     assert find_at_first_position_only(trunk, model, batch) == {}
+    wider = {name: nn.functional.pad(value, (0, 7)) for name, value in batch.items()}  # as pad_to_multiple_of does
+    assert find_at_first_position_only(trunk, model, wider) == {}
     collator = ActivationCollator(trunk)
     rows = collator.rows(batch | {"labels": torch.arange(27).reshape(3, 9)}, "cpu")
     trunk.cut()
@@ -226,6 +293,10 @@ class Ends(TrainerCallback):
         ("task-images", {}),
         ("torch_dataset", {}),
         ("wrappers-label_names", {}),
+        ("deberta-v2", {}),
+        ("mpnet", {}),
+        ("distilbert", {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
+        ("modernbert", {}),
     ],
     ids=[
         "text",
@@ -236,10 +307,17 @@ class Ends(TrainerCallback):
         "images",
         "torch_dataset",
         "label_names",
+        "relative_embeddings",
+        "relative_attention_bias",
+        "gradient_checkpointing",
+        "no_dropout",
     ],
 )
 def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(tmp_path, mode, config):
-    mode = Mode(EpochData(make_data(96, 0))) if mode == "torch_dataset" else MODES[mode]
+    if mode in FAMILIES:
+        mode = Mode(make_data(96, 0), model=partial(build, mode))
+    else:
+        mode = Mode(EpochData(make_data(96, 0))) if mode == "torch_dataset" else MODES[mode]
     training = {"learning_rate": 1e-3, "per_device_train_batch_size": 16} | mode.config | config
 
     def trained(path, model, batch_size, lr, **kwargs):
@@ -254,6 +332,7 @@ def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(t
         )
         if "callbacks" not in kwargs:
             trainer.args.weight_ratio = 9.0
+            trainer.args.gradient_checkpointing = False
         trainer.train()
         return trainer
 
@@ -346,8 +425,9 @@ def test_an_interrupted_preview_leaves_a_whole_model_and_goes_on(tmp_path, train
         ({"model_init": lambda: make_model(seed=torch.initial_seed())}, "draws the lower layers anew with every seed"),
         ({"config": {"neftune_noise_alpha": 5.0}}, "neftune_noise_alpha"),
         ({"sweep": {"preview": 2}}, "train_layers=2 leaves no trunk"),
+        ({"optimizers": (torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)}, "leave optimizers= out"),
     ],
-    ids=["model_init", "neftune", "layers"],
+    ids=["model_init", "neftune", "layers", "optimizer"],
 )
 def test_what_cannot_be_previewed_is_refused_before_any_training(tmp_path, train_data, eval_data, change, sentence):
     stop = Stop()
@@ -410,6 +490,7 @@ def test_the_ratios_around_the_chosen_one_are_the_nearest_on_the_axis():
     assert sweep.choose("recall>=0.9").point.ratio == 70
     assert sweep.ratios_around("recall>=0.9", 1) == [70]
     assert sweep.ratios_around("recall>=0.9", 3) == [7, 70, 700]
+    assert sweep.ratios_around(70.0, 3) == [7, 70, 700]
     assert sweep.ratios_around("recall>=0.9", 99) == [point.ratio for point in ARTICLE]
 
 

@@ -9,12 +9,12 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from .errors import InvalidInputError
-from .labels import IGNORE_INDEX, LABEL_COLUMNS
+from .labels import IGNORE_INDEX, LABEL_COLUMNS, class_names
 from .trunk import Trunk
 
 logger = logging.getLogger(__name__)
@@ -78,14 +78,15 @@ def cache_activations(
     with pa.OSFile(str(file), "wb") as sink, tqdm(total=len(dataset), desc=description, disable=not progress) as bar:
         for chunk, places in _by_length(dataset, batch_size, collator.main_input):
             rows = collator.rows(collate(chunk), device)
-            columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
-            columns[LENGTH] = [np.int64(_length(row, collator.main_input)) for row in chunk]
+            columns: dict[str, list[Any]] = {
+                name: [row[name] if row[name].ndim < 2 else row[name].tolist() for row in rows] for name in rows[0]
+            }
+            columns[LENGTH] = [np.int64(length(row, collator.main_input)) for row in chunk]
             written = np.append(written, places)
             bar.update(len(chunk))
             if writer is None:
                 kinds = {name: _feature(values[0]) for name, values in columns.items()}
-                labels = _class_labels(dataset) if "labels" in kinds and not isinstance(kinds["labels"], List) else {}
-                features = Features(kinds | labels)
+                features = Features(kinds | _class_labels(dataset, kinds, collator))
                 writer = pa.ipc.new_stream(sink, features.arrow_schema)
             writer.write_table(pa.table(columns, schema=features.arrow_schema))
         cast(Any, writer).close()
@@ -121,13 +122,13 @@ class ActivationCollator:
         if dtype not in _DTYPES:
             raise InvalidInputError(f"dtype={dtype!r} is none for activations: write one of {', '.join(_DTYPES)}.")
         self._trunk, self._dtype = trunk, dtype
-        self._width, self._label_names, self._is_multi_label = trunk.width, label_names, is_multi_label
+        self._width, self.label_names, self.is_multi_label = trunk.width, label_names, is_multi_label
         self.input_name, self.main_input = trunk.input_name, trunk.main_input
 
     def rows(self, batch: Mapping[str, Any], device: str | torch.device) -> list[dict[str, np.ndarray]]:
         """The rows of a batch: the activations of its own positions as a flat array, and what else the batch has."""
         tensors = {name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)}
-        inputs = {name: value for name, value in tensors.items() if name not in self._label_names}
+        inputs = {name: value for name, value in tensors.items() if name not in self.label_names}
         activations = self._trunk.activations(inputs).to(_DTYPES[self._dtype]).cpu()
         if self._dtype == "bfloat16":
             activations = activations.view(torch.int16)  # the same bits, of a type that Arrow has
@@ -142,7 +143,7 @@ class ActivationCollator:
             for name, value in tensors.items():
                 if name != self.main_input:
                     of_positions = value.ndim > 1 and value.shape[1] == positions
-                    of_positions &= not (self._is_multi_label and name in self._label_names)
+                    of_positions &= not (self.is_multi_label and name in self.label_names)
                     row[name] = (value[i, :length] if of_positions else value[i]).cpu().numpy()
             rows.append(row)
         return rows
@@ -157,7 +158,7 @@ class ActivationCollator:
                     values = [value.to(torch.int16).view(torch.bfloat16) for value in values]
                 values = [value.float().reshape(-1, self._width) for value in values]
             if name != LENGTH:
-                padding = IGNORE_INDEX if name in self._label_names else 0
+                padding = IGNORE_INDEX if name in self.label_names else 0
                 batch[name] = (
                     pad_sequence(values, batch_first=True, padding_value=padding)
                     if values[0].ndim
@@ -170,24 +171,30 @@ def _by_length(dataset: Any, batch_size: int, main_input: str) -> Iterator[tuple
     """Batches of rows of about the same length, which need little padding, and the rows' places in the dataset."""
     for start in range(0, len(dataset), _WINDOW * batch_size):
         window = [dataset[i] for i in range(start, min(start + _WINDOW * batch_size, len(dataset)))]
-        order = sorted(range(len(window)), key=lambda i: _length(window[i], main_input))
+        order = sorted(range(len(window)), key=lambda i: length(window[i], main_input))
         for first in range(0, len(order), batch_size):
             places = order[first : first + batch_size]
             yield [window[i] for i in places], [start + i for i in places]
 
 
-def _length(row: Any, main_input: str) -> int:
+def length(row: Any, main_input: str) -> int:
     """By what group_by_length groups a row: 0 where only the collator makes its input."""
     return len(row[main_input]) if isinstance(row, Mapping) and main_input in row else 0
 
 
 def _feature(value: Any) -> Any:
     kind = Value(str(np.asarray(value).dtype))
-    return List(kind) if np.ndim(value) else kind
+    for _ in range(np.ndim(value)):
+        kind = List(kind)
+    return kind
 
 
-def _class_labels(dataset: Any) -> dict[str, Any]:
-    """The class names of the labels, by what collators call the column."""
-    features = getattr(dataset, "features", None) or {}
-    found = [features[name] for name in LABEL_COLUMNS if hasattr(features.get(name), "names")]
-    return {"labels": found[0]} if found else {}
+def _class_labels(dataset: Any, kinds: Mapping[str, Any], collator: ActivationCollator) -> dict[str, Any]:
+    """The labels' feature with the class names of the dataset, by what the collator calls the column."""
+    name = next((name for name in collator.label_names if name in kinds), None)
+    if name is None or collator.is_multi_label:
+        return {}
+    names = next((names for column in (name, *LABEL_COLUMNS) if (names := class_names(dataset, column))), None)
+    if names is None:
+        return {}
+    return {name: List(ClassLabel(names=names)) if isinstance(kinds[name], List) else ClassLabel(names=names)}

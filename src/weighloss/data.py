@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
         raise InvalidInputError("--dataset_name and --train_file were both given: write one of them.")
     if args.is_builtin and (args.validation_file or args.test_file):
         raise InvalidInputError("--validation_file or --test_file was given without --train_file: write that too.")
+    if args.dataset_name and (args.validation_file or args.test_file):
+        raise InvalidInputError(
+            "--validation_file or --test_file was given with --dataset_name: write --validation_split_name and "
+            "--test_split_name, or give --train_file."
+        )
+    if not args.dataset_name and (args.validation_split_name or args.test_split_name):
+        raise InvalidInputError(
+            "--validation_split_name or --test_split_name was given without --dataset_name: write --validation_file and "
+            "--test_file."
+        )
     if args.is_builtin:
         data = builtin_data()
     else:
@@ -143,7 +154,7 @@ def _load_files(args: DataArguments) -> DatasetDict:
         # Blank stays blank, and a class may be called "None" or "NA".
         options = {"sep": "\t" if suffix == ".tsv" else ",", "keep_default_na": False} if loader == "csv" else {}
         try:
-            data[split] = load_dataset(loader, data_files=str(file.resolve()), split="train", **options)
+            data[split] = load_dataset(loader, data_files=glob.escape(str(file.resolve())), split="train", **options)
         except Exception as error:  # datasets wraps what its many readers raise
             raise InvalidInputError(
                 f"{name} cannot be read as {suffix[1:].upper()} ({reason(error)}): check its format."
@@ -159,7 +170,8 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
         data = load_dataset(args.dataset_name, args.dataset_config_name, **options)
     except Exception as error:  # datasets and the Hub's client raise much
         raise InvalidInputError(
-            f"the data set {args.dataset_name} cannot be loaded ({reason(error)}): check its name and the login."
+            f"the data set {args.dataset_name} cannot be loaded ({reason(error)}): check its name, --dataset_config_name "
+            "and the login."
         ) from None
     names = {
         "train": args.train_split_name,
@@ -226,7 +238,9 @@ def _encode_labels(data: DatasetDict) -> DatasetDict:
             raise InvalidInputError(f"some rows of the {split} data have no label: drop or fill them first.")
     names = feature.names if isinstance(feature, ClassLabel) else [str(label) for label in sorted(found["train"])]
     if len(found["train"]) < 2:
-        raise InvalidInputError(f"all training labels are {names[0]!r}: check the label column.")
+        (label,) = found["train"]
+        only = feature.int2str(label) if isinstance(feature, ClassLabel) else str(label)
+        raise InvalidInputError(f"all training labels are {only!r}: check the label column.")
 
     encoded = {}
     for split, part in data.items():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -206,11 +207,11 @@ def push_folder(
 
 
 def _name_in_card(folder: Path, repo_id: str) -> None:
-    """A card that was written before the model had a name on the Hub calls it by its folder's."""
+    """A card may have been written before the model had this name on the Hub."""
     card = folder / "README.md"
     if card.exists():
         text = card.read_text(encoding="utf-8")
-        named = text.replace(f'model="{folder.absolute().name}"', f'model="{repo_id}"')
+        named = re.sub(r'(pipeline\("[^"]+", model=)"[^"]*"', rf'\g<1>"{repo_id}"', text)
         if named != text:
             card.write_text(named, encoding="utf-8")
 

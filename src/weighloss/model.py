@@ -62,9 +62,16 @@ def load_tokenizer(args: ModelArguments) -> Any:
     Raises
     ------
     InvalidInputError
-        When it cannot be loaded.
+        When it cannot be loaded, or has no padding token.
     """
-    return _load(AutoTokenizer, args.tokenizer_name or args.name, args)
+    name = args.tokenizer_name or args.name
+    tokenizer = _load(AutoTokenizer, name, args)
+    if tokenizer.pad_token is None:
+        raise InvalidInputError(
+            f"the tokenizer of {name} has no padding token, which batches of texts need: name an encoder as "
+            "--model_name_or_path, or a model and tokenizer that were saved with one."
+        )
+    return tokenizer
 
 
 def classifier_init(args: ModelArguments, label_names: Sequence[str]) -> Callable[[], Any]:

@@ -7,11 +7,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import set_seed
 from transformers.trainer_utils import number_of_arguments
 
-from .activations import LENGTH, ActivationCollator, cache_activations
+from .activations import LENGTH, ActivationCollator, cache_activations, length
 from .errors import InvalidInputError
 from .store import ACTIVATIONS_FOLDER
 from .trainer import WeightedLossTrainer
@@ -22,6 +23,10 @@ from .trunk import Trunk
 LEARNING_RATE_FACTOR = 4.0
 BATCH_SIZE_DIVISOR = 2
 SMALLEST_BATCH = 8
+_CHECKPOINTING = (
+    "activation_checkpointing",
+    "gradient_checkpointing",
+)  # the newer name and the older
 _ALLOWED = 1e-4  # difference in logits of a model that is cut: that of float32's arithmetic
 
 
@@ -42,6 +47,15 @@ def previewing(
     args, make = trainer.args, trainer.model_init
     if trainer.neftune_noise_alpha is not None:
         raise InvalidInputError("neftune_noise_alpha changes what a preview computes only once: leave it out.")
+    if trainer.given_optimizer:
+        raise InvalidInputError(
+            "a preview makes an optimizer for what it trains, with four times args.learning_rate: leave optimizers= out."
+        )
+    if args.n_gpu > 1:
+        raise InvalidInputError(
+            f"a preview computes on one GPU per process, not on {args.n_gpu}: start it with torchrun, or set "
+            "CUDA_VISIBLE_DEVICES=0."
+        )
     model = trainer.model if make is None else _made(trainer, seeds[0])
     trunk = Trunk(model, train_layers)
     others = [] if make is None else [Trunk(_made(trainer, seed), train_layers) for seed in seeds[1:2]]
@@ -63,7 +77,14 @@ def previewing(
     }
     arguments = {
         name: getattr(args, name)
-        for name in ("learning_rate", "per_device_train_batch_size", "remove_unused_columns", "length_column_name")
+        for name in (
+            "learning_rate",
+            "per_device_train_batch_size",
+            "remove_unused_columns",
+            "length_column_name",
+            *_CHECKPOINTING,
+        )
+        if hasattr(args, name)
     }
     at_first_position_only: dict[str, bool] = {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{ACTIVATIONS_FOLDER}-") as activations:
@@ -72,7 +93,7 @@ def previewing(
         for name, dataset in (("training", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
             rows, collate = _as_trained_on(trainer, dataset)
             if not cached:
-                batch = collate([rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})])
+                batch = collate(_of_all_lengths(rows, trunk.main_input))
                 inputs = {key: value for key, value in batch.items() if key not in trainer.label_names}
                 at_first_position_only = find_at_first_position_only(trunk, model, inputs)
             cached.append(
@@ -103,6 +124,8 @@ def previewing(
         args.per_device_train_batch_size = min(given_size, max(given_size // BATCH_SIZE_DIVISOR, SMALLEST_BATCH))
         trainer._train_batch_size = args.train_batch_size
         args.remove_unused_columns, args.length_column_name = False, LENGTH
+        for name in arguments.keys() & set(_CHECKPOINTING):
+            setattr(args, name, False)  # little is left to recompute, and of activations no gradient is asked
         try:
             yield
         finally:
@@ -121,6 +144,13 @@ def _as_trained_on(trainer: WeightedLossTrainer, dataset: Any) -> tuple[Any, Any
     if hasattr(dataset, "column_names"):
         return trainer._remove_unused_columns(dataset), trainer.data_collator
     return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator)
+
+
+def _of_all_lengths(dataset: Any, main_input: str) -> list[Any]:
+    """The shortest, a middling and the longest of 64 rows: a batch with padding, where there is any."""
+    few = [dataset[i] for i in sorted({int(i) for i in np.linspace(0, len(dataset) - 1, 64)})]
+    few.sort(key=lambda row: length(row, main_input))
+    return [few[i] for i in sorted({0, len(few) // 2, len(few) - 1})]
 
 
 def _made(trainer: WeightedLossTrainer, seed: int) -> Any:
@@ -154,31 +184,37 @@ def find_at_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any]
             )
         inputs = {name: value.to(model.device) for name, value in inputs.items()}
         found = dict.fromkeys(trunk.read_at_first_position_only(inputs), False)
-        if not _difference(trunk, model, inputs, found)[0] <= _ALLOWED:
-            return {}
         cut_inputs = _cut_inputs(trunk, model, inputs)
-        drawn = _logits_of_cut(trunk, model.train(), cut_inputs, found)
-        for name in found:
+        model.train()
+        drawn = _logits_of_cut(trunk, model, cut_inputs, {})
+
+        def is_same(at_first_position_only: dict[str, bool]) -> bool:
             with suppress(Exception):  # whatever a model makes of what is shorter than it expects
-                logits = _logits_of_cut(trunk, model, cut_inputs, found | {name: True})
+                logits = _logits_of_cut(trunk, model, cut_inputs, at_first_position_only)
                 # Dropout draws at all positions in the leg that is computed in full: so it must here.
-                found[name] = torch.allclose(logits, drawn, rtol=0, atol=_ALLOWED)
+                return torch.allclose(logits, drawn, rtol=0, atol=_ALLOWED)
+            return False
+
+        if not is_same(found):
+            return {}
+        for name in found:
+            found[name] = is_same(found | {name: True})
         return found
     finally:
         model.train(training)
 
 
-def _difference(
-    trunk: Trunk, model: Any, inputs: dict[str, Any], at_first_position_only: dict[str, bool] | None = None
-) -> tuple[float, str]:
+def _difference(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> tuple[float, str]:
     """The largest difference in logits between a model that is cut and the whole one, and what to say of it."""
-    cut_inputs = _cut_inputs(trunk, model.eval(), inputs)
     with torch.no_grad():
-        whole = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
+        whole = model.eval()(**{name: value.to(model.device) for name, value in inputs.items()}).logits
     try:
-        differences = (_logits_of_cut(trunk, model, cut_inputs, at_first_position_only).expand_as(whole) - whole).abs()
-        if differences.ndim > 2 and "attention_mask" in inputs:  # what stands at the padding is nobody's
-            differences = differences[inputs["attention_mask"].bool()]
+        logits = _logits_of_cut(trunk, model, _cut_inputs(trunk, model, inputs), {})
+        if whole.ndim > 2:  # of tokens; what stands at the padding is nobody's
+            whole = whole[:, : logits.shape[1]]
+        differences = (logits.expand_as(whole) - whole).abs()
+        if differences.ndim > 2 and "attention_mask" in inputs:
+            differences = differences[inputs["attention_mask"][:, : logits.shape[1]].bool()]
     except Exception as error:  # whatever a model makes of inputs that it does not expect
         return float("inf"), f"{type(error).__name__}: {error}".splitlines()[0]
     return differences.max().item(), f"its logits differ by {differences.max():.2g}"
@@ -192,7 +228,7 @@ def _cut_inputs(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> dict[str, A
 
 @torch.no_grad()
 def _logits_of_cut(
-    trunk: Trunk, model: Any, cut_inputs: dict[str, Any], at_first_position_only: dict[str, bool] | None
+    trunk: Trunk, model: Any, cut_inputs: dict[str, Any], at_first_position_only: dict[str, bool]
 ) -> torch.Tensor:
     """With the same dropout each time, if the model is in training."""
     trunk.cut(at_first_position_only)

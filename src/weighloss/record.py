@@ -229,8 +229,9 @@ class RatioSweep:
     def num_items(self) -> int:
         """Number of evaluation labels of a finished leg: of examples, tokens, or labels where an example has several."""
         point = self.points[0]
-        decisions = point.tp + point.fp + point.fn + point.tn
-        return decisions // len(self.label_names) if self.average == "macro" else decisions
+        if self.average == "macro":  # sums over the classes, of which every item has one
+            return point.tp + point.fn
+        return point.tp + point.fp + point.fn + point.tn
 
     @property
     def unit(self) -> str:
@@ -314,13 +315,13 @@ class RatioSweep:
         best = scores.index(max(scores))
         return Choice(wanted, self.points[best], met=not wanted.is_least or scores[best] >= 1)
 
-    def ratios_around(self, requirement: str, count: int) -> list[float]:
+    def ratios_around(self, requirement: str | float, count: int) -> list[float]:
         """The ratio that a requirement chooses and those nearest to it: where to refine a preview.
 
         Parameters
         ----------
-        requirement : str
-            See `choose`.
+        requirement : str or float
+            See `choose`; or the ratio itself.
         count : int
             How many ratios, at most all of them.
 
@@ -333,8 +334,8 @@ class RatioSweep:
         InvalidInputError
             As `choose`.
         """
-        chosen = math.log(self.choose(requirement).point.ratio)
-        nearest = sorted(self.by_ratio(), key=lambda ratio: abs(math.log(ratio) - chosen))
+        chosen = self.choose(requirement).point.ratio if isinstance(requirement, str) else requirement
+        nearest = sorted(self.by_ratio(), key=lambda ratio: abs(math.log(ratio / chosen)))
         return sorted(nearest[:count])
 
     def intervals(self, level: float = 0.95) -> Intervals | None:

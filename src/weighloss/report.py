@@ -40,6 +40,9 @@ def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
 
 def summary(sweep: RatioSweep) -> str:
     """What the natural and the best ratio mean, in plain words, the break-even, and what reweighting buys."""
+    failed = [f"Failed. At w_r = {leg.ratio:.4g} with seed {leg.seed}: {leg.reason}." for leg in sweep.failed]
+    if not sweep.points:
+        return "\n".join(failed)
     break_even = sweep.break_even()
     lines = [
         f"Natural ratio. {sentence(sweep, ratio)}"
@@ -64,8 +67,7 @@ def summary(sweep: RatioSweep) -> str:
         sure = "" if ends is None else f" (95% interval {ends[0]:.3g} to {ends[1]:.3g})"
         lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}{sure}.")
     lines += worth(sweep, sweep.requirement).splitlines()
-    lines += [f"Failed. At w_r = {leg.ratio:.4g} with seed {leg.seed}: {leg.reason}." for leg in sweep.failed]
-    return "\n".join(lines)
+    return "\n".join([*lines, *failed])
 
 
 def table(sweep: RatioSweep) -> str:
@@ -101,7 +103,7 @@ def rows(sweep: RatioSweep) -> list[list[str]]:
         for name, ends in (("precision", point.precision_interval), ("recall", point.recall_interval))
         if ends is not None
     }
-    best, break_even = sweep.best("f1"), sweep.break_even()
+    best, break_even = sweep.best("f1") if sweep.points else None, sweep.break_even()
     kept = None if sweep.kept_point is None else sweep.kept_point.ratio
     curve = sweep.curve("precision", "recall", "f1", "tp", "fp", "fn", "tn")
     cells = {}

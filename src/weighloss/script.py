@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -20,9 +21,12 @@ from .config import WeightedLossConfig
 from .data import DataArguments, load_data, tokenize
 from .errors import InvalidInputError, PushError, SweepStoppedError
 from .model import ModelArguments, classifier_init, load_tokenizer
+from .record import RatioSweep
 from .store import PREVIEW_FOLDER, has_no_room
 from .sweep import RatioSweepCallback
 from .trainer import WeightedLossTrainer
+
+_TAKES_TOKEN = re.compile(r"--token|--hub[_-]t\w*").fullmatch  # argparse takes abbreviations
 
 
 def run(
@@ -62,22 +66,39 @@ def run(
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
         if unknown:
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            parser.error(f"unrecognized arguments: {' '.join(without_tokens(unknown))}")
         with _stopping_cleanly():
             main(*parsed)
     except (InvalidInputError, PushError, SweepStoppedError) as error:
         sys.exit(f"error: {error}")
     except _Stopped as stop:
-        command, output_dir = ["python", *sys.argv], parsed[-1].output_dir
+        command, output_dir = ["python", *without_tokens(sys.argv)], parsed[-1].output_dir
         if not goes_on and os.path.isdir(output_dir) and (last := get_last_checkpoint(output_dir)):
             goes_on, command = True, [*command, "--resume_from_checkpoint", last]
-        print(f"\nstopped; to {'go on' if goes_on else 'start again'}, run {shlex.join(command)}", file=sys.stderr)
+        again = shlex.join(command)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            again = f"{again} as before, under torchrun or accelerate launch"
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"\nstopped; to {'go on' if goes_on else 'start again'}, run {again}", file=sys.stderr)
         sys.exit(stop.exit_code)
     except Exception as error:
         if not has_no_room(error):
             raise
         file = getattr(error, "filename", None) or "a file"
         sys.exit(f"error: {file} could not be written, no room is left: make room, and run the same again.")
+
+
+def without_tokens(command: Sequence[str]) -> list[str]:
+    """The words of a command, with stars for what follows a flag that takes a token."""
+    shown: list[str] = []
+    for word in command:
+        flag, equals, _ = word.partition("=")
+        if equals and _TAKES_TOKEN(flag):
+            word = f"{flag}=***"
+        elif shown and _TAKES_TOKEN(shown[-1]):
+            word = "***"
+        shown.append(word)
+    return shown
 
 
 class _Stopped(KeyboardInterrupt):
@@ -149,8 +170,11 @@ def preview_and_refine(
         trainer.train()
     finally:
         args.output_dir = output_dir
+    require_points(callback.sweep)
     say(report.table(callback.sweep), "", report.summary(callback.sweep), "", sep="\n")
-    ratios = callback.sweep.ratios_around(callback.choose or "f1", num_ratios)
+    # With --metric_for_best_model it is no requirement that chose.
+    chosen = None if callback.choose or callback.sweep.kept_point is None else callback.sweep.kept_point.ratio
+    ratios = callback.sweep.ratios_around(callback.choose or "f1" if chosen is None else chosen, num_ratios)
     refined = RatioSweepCallback(
         ratios, callback.seeds, callback.epochs_per_ratio, dataset_name=callback.dataset_name, choose=callback.choose
     )
@@ -158,6 +182,19 @@ def preview_and_refine(
     trainer.add_callback(refined)
     trainer.train()
     return refined
+
+
+def require_points(sweep: RatioSweep) -> None:
+    """Refuse to say anything of a sweep without a finished leg.
+
+    Raises
+    ------
+    InvalidInputError
+        With what the first leg failed of.
+    """
+    if not sweep.points:
+        why = sweep.failed[0].reason if sweep.failed else "the training was stopped before its end"
+        raise InvalidInputError(f"no leg came to any figures: {why}.")
 
 
 def finish(trainer: WeightedLossTrainer, data_args: DataArguments, test: Any, push_predictions: bool = False) -> None:

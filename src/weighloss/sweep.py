@@ -150,7 +150,10 @@ class RatioSweepCallback(TrainingDriver):
             except BaseException as error:
                 if trainer.model_init is None:
                     self._fresh.rewind()  # the next sweep starts where this one did
-                raise self._stopped(error) from error
+                stopped = self._stopped(error)
+                if stopped is error:
+                    raise
+                raise stopped from error
             finally:
                 for name, value in given.items():
                     setattr(args, name, value)

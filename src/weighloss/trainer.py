@@ -93,6 +93,7 @@ class WeightedLossTrainer(HubTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.given_optimizer = self.optimizer is not None
         self.label_names = self.label_names or ["labels"]  # a model need not take labels: it is not given them
         check_trainer(self)
         # The base class counts the items of a step only for models that take the count; here the loss takes it.

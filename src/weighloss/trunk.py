@@ -54,6 +54,9 @@ class Trunk:
         self._layers, self._path = layers, path
         children = dict(base.named_children())
         before = list(children)[: list(children).index(path.split(".")[0])]
+        # What stands beside the layers, such as relative positions: all of them use it, so none may train it.
+        beside = dict(base.get_submodule(path.split(".")[0]).named_parameters(prefix=path.split(".")[0]))
+        self._beside = [n for n, p in beside.items() if p.requires_grad and not n.startswith(f"{path}.")]
         self._before = {name: children[name] for name in before if any(True for _ in children[name].parameters())}
         if not self._before:
             raise InvalidInputError(f"{name} has nothing before its layers: there is no trunk of it to freeze.")
@@ -92,21 +95,21 @@ class Trunk:
     def read_at_first_position_only(self, batch: dict[str, torch.Tensor]) -> list[str]:
         """The linear maps of the last layer whose other positions no logit depends on, in evaluation."""
 
-        def overwrite_others(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-            output[:, 1:] = 1.0
+        def is_unmoved(module: nn.Linear, positions: slice) -> bool:
+            def overwrite(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+                output[:, positions] = 1.0
 
-        if self.activations(batch).shape[1] == 1:
-            return []  # there are no others to tell it by
-        logits, found = self._model(**batch).logits, []
-        for name, module in self._layers[-1].named_modules():
-            if isinstance(module, nn.Linear):
-                hook = module.register_forward_hook(overwrite_others)
-                try:
-                    if torch.equal(self._model(**batch).logits, logits):
-                        found.append(name)
-                finally:
-                    hook.remove()
-        return found
+            hook = module.register_forward_hook(overwrite)
+            try:
+                return torch.equal(self._model(**batch).logits, logits)
+            finally:
+                hook.remove()
+
+        logits = self._model(**batch).logits
+        linears = {n: m for n, m in self._layers[-1].named_modules() if isinstance(m, nn.Linear)}
+        if self.activations(batch).shape[1] == 1 or all(is_unmoved(m, slice(None)) for m in linears.values()):
+            return []  # there are no others to tell it by, or the head, new and all zero, tells nothing
+        return [name for name, module in linears.items() if is_unmoved(module, slice(1, None))]
 
     @property
     def main_input(self) -> str:
@@ -141,6 +144,8 @@ class Trunk:
         for name, stand_in in zip(self._before, passed, strict=True):
             setattr(self._base, name, stand_in)
         self._set_layers(self._base, self._layers[-self.train_layers :])
+        for name in self._beside:
+            self._base.get_parameter(name).requires_grad_(False)
         for name, stays_short in (at_first_position_only or {}).items():
             linear = cast(nn.Linear, self._layers[-1].get_submodule(name))
             through = None if stays_short else passed[0]
@@ -156,6 +161,8 @@ class Trunk:
         for name, module in self._before.items():
             setattr(base, name, module)
         self._set_layers(base, nn.ModuleList([*self._layers[: -self.train_layers], *upper]))
+        for name in self._beside:
+            base.get_parameter(name).requires_grad_(True)
 
     def _set_layers(self, base: nn.Module, layers: nn.Module) -> None:
         parent, _, name = self._path.rpartition(".")
@@ -213,7 +220,7 @@ class _Passed(nn.Module):
         given = [value for value in (*args, *kwargs.values()) if torch.is_tensor(value) and value.is_floating_point()]
         activations = given[0] if self._takes_first else max(given, key=lambda value: value.ndim)
         self.positions = activations.shape[1]
-        return activations
+        return activations.to(next(self._stands_for[0].parameters()).dtype)
 
     def __getattr__(self, name: str) -> Any:
         try:
