@@ -85,6 +85,8 @@ def sweep(
         preview=sweep_args.preview and sweep_args.preview_layers,
         activations_dtype=sweep_args.activations_dtype,
     )
+    if sweep_args.preview and sweep_args.preview_layers < 1:
+        raise InvalidInputError(f"--preview_layers {sweep_args.preview_layers} trains none: write a number from 1.")
     if sweep_args.refine and not sweep_args.preview:
         raise InvalidInputError("--refine refines a preview: write --preview True too.")
     trainer, test = make_trainer(model_args, data_args, args, [callback])

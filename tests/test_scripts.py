@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, load_dataset
-from transformers import AutoTokenizer, pipeline
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, TrainerState, pipeline
 
 from conftest import SMS_SPAM
 from test_record import make_point, make_sweep
@@ -163,6 +165,7 @@ def test_charts_are_redrawn_from_the_predictions_with_other_metrics(run_script, 
         (["--train_file", "missing.csv"], "error: there is no file missing.csv"),
         (["--num_ratios", "1"], "error: num_ratios=1 makes no sweep"),
         (["--class_weights", "{spam: 3}"], "error: class_weights='{spam: 3}' is not JSON"),
+        (["--preview", "1", "--preview_layers", "0"], "error: --preview_layers 0 trains none"),
         (["--dataset_name", "imdb"], "error: --dataset_name and --train_file were both given"),
         (["--model_name_or_path", "no/such/model"], "error: no/such/model cannot be loaded"),
     ],
@@ -204,6 +207,18 @@ def test_a_token_is_not_in_the_command_that_goes_on(tmp_path, monkeypatch, capsy
     assert shown.rstrip().endswith(f"--output_dir {tmp_path}")
     assert "***" in shown
     assert "hf_secret" not in shown
+
+
+def test_the_command_that_goes_on_names_the_last_whole_checkpoint(tmp_path, monkeypatch, capsys):
+    for step in (3, 12, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (3, 12):  # at 20 it was being written
+        TrainerState(global_step=step).save_to_json(str(tmp_path / f"checkpoint-{step}" / "trainer_state.json"))
+        save_file({"weight": torch.zeros(1)}, tmp_path / f"checkpoint-{step}" / "model.safetensors")
+    monkeypatch.setattr("sys.argv", ["train.py", "--output_dir", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        script.run(lambda args: os.kill(os.getpid(), signal.SIGINT), (WeightedLossConfig,), "", "")
+    assert capsys.readouterr().err.rstrip().endswith(f"--resume_from_checkpoint {tmp_path / 'checkpoint-12'}")
 
 
 def test_a_preview_is_refined_around_the_model_that_its_metric_kept(tmp_path):

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from transformers import HfArgumentParser
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from . import report
 from .builtin import POSITIVE_PACKAGE
+from .checkpoints import checkpoints_in, is_whole
 from .config import WeightedLossConfig
 from .data import DataArguments, load_data, tokenize
 from .errors import InvalidInputError, PushError, SweepStoppedError
@@ -73,8 +73,10 @@ def run(
         sys.exit(f"error: {error}")
     except _Stopped as stop:
         command, output_dir = ["python", *without_tokens(sys.argv)], parsed[-1].output_dir
-        if not goes_on and os.path.isdir(output_dir) and (last := get_last_checkpoint(output_dir)):
-            goes_on, command = True, [*command, "--resume_from_checkpoint", last]
+        checkpoints = [] if goes_on else [path for path in checkpoints_in(output_dir) if is_whole(path)]
+        if checkpoints:
+            last = max(checkpoints, key=lambda path: int(path.name.split("-")[1]))
+            goes_on, command = True, [*command, "--resume_from_checkpoint", str(last)]
         again = shlex.join(command)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             again = f"{again} as before, under torchrun or accelerate launch"
