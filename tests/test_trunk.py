@@ -332,7 +332,6 @@ def test_a_preview_leg_is_the_leg_with_the_same_frozen_layers_computed_in_full(t
         )
         if "callbacks" not in kwargs:
             trainer.args.weight_ratio = 9.0
-            trainer.args.gradient_checkpointing = False
         trainer.train()
         return trainer
 

@@ -23,10 +23,7 @@ from .trunk import Trunk
 LEARNING_RATE_FACTOR = 4.0
 BATCH_SIZE_DIVISOR = 2
 SMALLEST_BATCH = 8
-_CHECKPOINTING = (
-    "activation_checkpointing",
-    "gradient_checkpointing",
-)  # the newer name and the older
+_CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")  # the newer name and the older
 _ALLOWED = 1e-4  # difference in logits of a model that is cut: that of float32's arithmetic
 
 
@@ -173,7 +170,22 @@ def _digest(trunk: Trunk) -> str:
 def find_at_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> dict[str, bool]:
     """The linear maps of the last layer that need to be computed at the first position only; which of them stay short.
 
-    Refuses a model that does not come to the same from its activations, as none does that looks at its inputs again.
+    Parameters
+    ----------
+    trunk : Trunk
+        That of the model.
+    model : PreTrainedModel
+    inputs : dict of str to Tensor
+        A batch of the whole model, without labels; one with padding tells more.
+
+    Returns
+    -------
+    dict of str to bool, as `Trunk.cut` takes it.
+
+    Raises
+    ------
+    InvalidInputError
+        For a model that does not come to the same from its activations, as none does that looks at its inputs again.
     """
     training = model.training
     try:

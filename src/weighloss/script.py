@@ -174,9 +174,8 @@ def preview_and_refine(
         args.output_dir = output_dir
     require_points(callback.sweep)
     say(report.table(callback.sweep), "", report.summary(callback.sweep), "", sep="\n")
-    # With --metric_for_best_model it is no requirement that chose.
-    chosen = None if callback.choose or callback.sweep.kept_point is None else callback.sweep.kept_point.ratio
-    ratios = callback.sweep.ratios_around(callback.choose or "f1" if chosen is None else chosen, num_ratios)
+    kept = callback.sweep.kept_point  # by --metric_for_best_model, where no requirement chooses
+    ratios = callback.sweep.ratios_around(callback.choose or (kept.ratio if kept else "f1"), num_ratios)
     refined = RatioSweepCallback(
         ratios, callback.seeds, callback.epochs_per_ratio, dataset_name=callback.dataset_name, choose=callback.choose
     )
