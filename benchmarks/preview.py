@@ -22,15 +22,13 @@ from weighloss import RatioSweep, RatioSweepCallback, plot_sweep
 REQUIREMENTS = ("f1", "recall>=0.9", "precision>=0.9")
 
 
-def table(sweep: RatioSweep, name: str) -> np.ndarray:
-    """A figure of every leg: (seeds, ratios)."""
+def between_seeds(sweep: RatioSweep, name: str) -> float:
+    """The mean difference of a figure between two seeds, at the ratios where both have it."""
     legs = {(point.seed, point.ratio): point for point in sweep.points}
-    return np.array([[getattr(legs[seed, ratio], name) for ratio in sweep.ratios] for seed in SEEDS])
-
-
-def defined_precision(sweep: RatioSweep) -> np.ma.MaskedArray:
-    """Precision of the legs that predict something positive; of the others it is 0 by convention only."""
-    return np.ma.masked_array(table(sweep, "precision"), table(sweep, "tp") + table(sweep, "fp") == 0)
+    table = np.array([[getattr(legs[seed, ratio], name) for ratio in sweep.ratios] for seed in SEEDS])
+    if name == "precision":
+        table[[[not legs[seed, ratio].predicts_positives for ratio in sweep.ratios] for seed in SEEDS]] = np.nan
+    return float(np.mean([np.nanmean(abs(a - b)) for a, b in itertools.combinations(table, 2)]))
 
 
 def refined(full: RatioSweep, preview: RatioSweep, requirement: str) -> str:
@@ -69,13 +67,10 @@ def main() -> None:
         seconds = time.perf_counter() - started - of_others
         full_leg = one.sweep.points[0].seconds
         print(f"\n{name}: a preview with one seed {seconds:.0f} s, {seconds / full_leg:.2f} full fine-tunes")
-        figures = {name: (table(full, name), table(preview, name)) for name in ("precision", "recall")}
-        figures["precision where it is defined"] = defined_precision(full), defined_precision(preview)
-        for name, (theirs, ours) in figures.items():
-            apart = np.abs(theirs.mean(axis=0) - ours.mean(axis=0))
-            seeds = np.ma.mean([np.ma.mean(abs(a - b)) for a, b in itertools.combinations(theirs, 2)])
-            print(f"mean difference of {name}: {apart.mean():.3f} (median {np.ma.median(apart):.3f});", end=" ")
-            print(f"of one seed's full sweep to another's: {seeds:.3f}")
+        for name in ("precision", "recall"):
+            apart = np.abs(full.curve(name)[name] - preview.curve(name)[name])
+            print(f"mean difference of {name}: {apart.mean():.3f} (median {np.median(apart):.3f});", end=" ")
+            print(f"of one seed's full sweep to another's: {between_seeds(full, name):.3f}")
         print("| requirement | preview, then three fine-tunes | all fine-tunes |\n|---|---|---|")
         for requirement in REQUIREMENTS:
             print(refined(full, preview, requirement), flush=True)

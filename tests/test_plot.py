@@ -81,6 +81,16 @@ def test_a_chart_from_one_seed_says_so_and_one_from_several_draws_bands(sweep):
     assert band[:, 1].max() == pytest.approx(14 / 20)
 
 
+def test_a_seed_that_predicts_nothing_positive_does_not_pull_the_curve_of_precision_down():
+    points = [make_point(7.0, 12, 3, 8, 77, 1), make_point(7.0, 0, 0, 20, 80, 2), make_point(9.0, 12, 3, 8, 77, 1)]
+    figure = plot_sweep(make_sweep(points, seeds=[1, 2]))["precision_recall"]
+    axes = figure.axes[0]
+    line = next(line for line in axes.lines if line.get_label() == "precision")
+    assert list(line.get_ydata()) == pytest.approx([0.8, 0.8])
+    assert axes.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(0.8)
+    assert "1 of 3 legs predict nothing positive and are left out of precision" in text_of(figure).replace("\n", " ")
+
+
 def test_the_plane_has_the_threshold_curve_of_the_unweighted_leg_under_the_points(sweep):
     axes = plot_sweep(sweep)["precision_recall_plane"].axes[0]
     logits, labels = sweep.predictions(sweep.points[-1])

@@ -189,6 +189,14 @@ def test_several_seeds_are_averaged_by_ratio():
     assert curve["tp"].tolist() == [9, 15]
 
 
+def test_a_leg_that_predicts_nothing_positive_has_no_precision_to_average():
+    silent = [make_point(ratio, 0, 0, 20, 80, seed) for ratio, seed in ((0.5, 1), (1, 1), (0.5, 2))]
+    sweep = make_sweep([*silent, make_point(1, 8, 2, 12, 78, 2), make_point(1, 6, 4, 14, 76, 3)], seeds=[1, 2, 3])
+    curve = sweep.curve("precision", "recall")
+    assert curve["precision"].tolist() == pytest.approx([0, (0.8 + 0.6) / 2])  # 0 where no leg has any
+    assert curve["recall"].tolist() == pytest.approx([0, (0.4 + 0.3) / 3])
+
+
 def test_the_best_ratio_has_the_highest_metric_and_among_equals_is_the_first_as_for_the_trainer():
     sweep = make_sweep(ARTICLE)
     assert sweep.best("f1") == max(ARTICLE, key=lambda point: point.f1).ratio

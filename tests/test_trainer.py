@@ -48,6 +48,18 @@ def test_at_ratio_one_the_eval_loss_is_the_base_trainers(tmp_path, train_data, e
     assert found[1] == pytest.approx(found[0], abs=1e-6)
 
 
+def test_grouped_by_length_even_few_rows_are_evaluated_beside_their_like(tmp_path, train_data, eval_data):
+    config = {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 32}
+    widths, found = [], []
+    for trainer_class in (Trainer, WeightedLossTrainer):
+        trainer = make_trainer(trainer_class, tmp_path, train_data, config=config, eval_dataset=eval_data.select(range(60)))
+        widths.append([batch["input_ids"].shape[1] for batch in trainer.get_eval_dataloader()])
+        found.append(trainer.evaluate())
+    assert widths[1] == sorted(widths[1], reverse=True)
+    assert sum(widths[1]) < sum(widths[0])
+    assert found[1]["eval_plain_loss"] == pytest.approx(found[0]["eval_loss"], abs=1e-6)
+
+
 @pytest.mark.parametrize(("micro_batch", "accumulation"), [(1, 16), (4, 4), (5, 3)])
 def test_cutting_a_step_into_micro_batches_changes_nothing(tmp_path, train_data, micro_batch, accumulation):
     """Against the base Trainer on whole steps: with accumulation it multiplies the loss by the number of micro-batches."""

@@ -30,7 +30,8 @@ def plot_sweep(
 
     `precision_recall` is precision and recall against the weight ratio w_r, with the natural ratio, the break-even
     (P = R) and the ratio that the requirement chooses (the best F1 without one) marked. The bands are 95% bootstrap
-    intervals or, with several seeds, from the lowest to the highest of them around their mean.
+    intervals or, with several seeds, from the lowest to the highest of them around their mean; a leg that predicts nothing
+    positive is left out of those of precision.
     `precision_recall_plane` is the ratios in the precision-recall plane over the threshold curve of the unweighted leg:
     points above the curve are out of reach for a threshold.
 
@@ -219,8 +220,7 @@ def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
     if len(sweep.seeds) > 1:
         ends = {}
         for name in ("precision", "recall"):
-            values = [[getattr(point, name) for point in points] for points in sweep.by_ratio().values()]
-            ends[name] = np.array([[min(seeds), max(seeds)] for seeds in values])
+            ends[name] = np.array([[min(seeds), max(seeds)] for seeds in sweep.values_by_ratio(name).values()])
         return ends
     ends = {}
     for name in ("precision_interval", "recall_interval"):
@@ -269,6 +269,8 @@ def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False, below: str
     unfinished = f"; {finished} of {planned} legs" if finished < planned else ""
     if sweep.failed:
         unfinished += f", {len(sweep.failed)} failed"
+    if left_out := finished - sum(map(len, sweep.values_by_ratio("precision").values())):
+        unfinished += f"; {left_out} of {finished} legs predict nothing positive and are left out of precision"
     epochs = f"{sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} per ratio"
     examples = f"{sweep.num_eval:,} evaluation examples"
     if sweep.unit != "examples":

@@ -58,6 +58,11 @@ class SweepPoint:
     other_metrics: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
+    def predicts_positives(self) -> bool:
+        """Whether anything was predicted positive; otherwise precision is 0 by convention only."""
+        return self.tp + self.fp > 0
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Precision, recall, F1 and the losses, as an evaluation reports them, and the intervals."""
         names = ("precision", "recall", "f1", "precision_interval", "recall_interval")

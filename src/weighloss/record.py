@@ -241,7 +241,7 @@ class RatioSweep:
         return "tokens" if self.num_items > self.num_eval else "examples"
 
     def curve(self, *names: str) -> dict[str, np.ndarray]:
-        """The points as arrays over the ratios, means over the seeds.
+        """The points as arrays over the ratios, means over the seeds: of `values_by_ratio`.
 
         Parameters
         ----------
@@ -253,11 +253,22 @@ class RatioSweep:
         dict of float64 arrays of shape (n_ratios,)
             `ratio` (ascending) and one for each name; only ratios with a finished leg.
         """
-        groups = self.by_ratio()
-        columns = {"ratio": np.array(list(groups))}
+        columns = {"ratio": np.array(list(self.by_ratio()))}
         for name in names:
-            columns[name] = np.array([fmean(getattr(point, name) for point in points) for points in groups.values()])
+            columns[name] = np.array([fmean(values) for values in self.values_by_ratio(name).values()])
         return columns
+
+    def values_by_ratio(self, name: str) -> dict[float, list[float]]:
+        """An attribute of the points of each ratio, one value per seed, ratios ascending.
+
+        The precision of a leg that predicts nothing positive is 0 by convention only. Beside legs that do predict something
+        it is left out, as scikit-learn leaves it out of averages with `zero_division=nan`.
+        """
+        values = {}
+        for ratio, points in self.by_ratio().items():
+            defined = [point for point in points if name != "precision" or point.predicts_positives]
+            values[ratio] = [getattr(point, name) for point in defined or points]
+        return values
 
     def by_ratio(self) -> dict[float, list[SweepPoint]]:
         """The points of each ratio, ratios ascending."""
@@ -269,7 +280,7 @@ class RatioSweep:
 
     def predicts_no_positive(self, ratio: float) -> bool:
         """Whether the legs at a ratio predicted nothing positive, so that their precision is 0 by convention only."""
-        return not any(point.tp + point.fp for point in self.by_ratio()[ratio])
+        return not any(point.predicts_positives for point in self.by_ratio()[ratio])
 
     def best(self, metric: str = "f1") -> float:
         """The ratio at which a metric is highest, by its mean over the seeds; the lowest among equals.

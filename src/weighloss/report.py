@@ -75,7 +75,7 @@ def table(sweep: RatioSweep) -> str:
 
     1/(1 + w_r) is the threshold on the unweighted model's probability that would do the same in theory (Elkan 2001).
     The natural ratio, the best and that of the model which was kept are marked; the break-even, interpolated, has a row of
-    its own, and so has a ratio whose legs all failed. Means over the seeds.
+    its own, and so has a ratio whose legs all failed. Means over the seeds: see `RatioSweep.curve`.
 
     Parameters
     ----------
@@ -135,11 +135,10 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     InvalidInputError
         When the sweep has no finished leg at that ratio.
     """
-    points = sweep.by_ratio().get(ratio)
-    if points is None:
+    if ratio not in sweep.by_ratio():
         known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
         raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
-    precision, recall = (100 * fmean(getattr(point, metric) for point in points) for metric in ("precision", "recall"))
+    precision, recall = (100 * fmean(sweep.values_by_ratio(metric)[ratio]) for metric in ("precision", "recall"))
     if sweep.average == "macro":
         flagged = f"of 100 {sweep.unit} put into a class, {precision:.0f} belong there"
         found = f"of 100 {sweep.unit} of a class, {recall:.0f} are found, on average over the classes"

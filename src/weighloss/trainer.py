@@ -208,7 +208,10 @@ class WeightedLossTrainer(HubTrainer):
         return _with_lengths_in_memory(super()._get_train_sampler(train_dataset))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        return _with_lengths_in_memory(super()._get_eval_sampler(eval_dataset))
+        sampler = _with_lengths_in_memory(super()._get_eval_sampler(eval_dataset))
+        if isinstance(sampler, LengthGroupedSampler):  # it sorts parts of four batches and more, of small sets nothing
+            sampler.batch_size = len(sampler.lengths)
+        return sampler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not all(driver.loads_weights for driver in self.drivers()):
