@@ -67,10 +67,10 @@ def main() -> None:
         seconds = time.perf_counter() - started - of_others
         full_leg = one.sweep.points[0].seconds
         print(f"\n{name}: a preview with one seed {seconds:.0f} s, {seconds / full_leg:.2f} full fine-tunes")
-        for name in ("precision", "recall"):
-            apart = np.abs(full.curve(name)[name] - preview.curve(name)[name])
-            print(f"mean difference of {name}: {apart.mean():.3f} (median {np.median(apart):.3f});", end=" ")
-            print(f"of one seed's full sweep to another's: {between_seeds(full, name):.3f}")
+        for figure in ("precision", "recall"):
+            apart = np.abs(full.curve(figure)[figure] - preview.curve(figure)[figure])
+            print(f"mean difference of {figure}: {apart.mean():.3f} (median {np.median(apart):.3f});", end=" ")
+            print(f"of one seed's full sweep to another's: {between_seeds(full, figure):.3f}")
         print("| requirement | preview, then three fine-tunes | all fine-tunes |\n|---|---|---|")
         for requirement in REQUIREMENTS:
             print(refined(full, preview, requirement), flush=True)

@@ -20,7 +20,7 @@ from speed import in_turns, new_model, timed
 from weighloss.activations import ActivationCollator, cache_activations
 from weighloss.builtin import builtin_data, builtin_model
 from weighloss.data import DataArguments, tokenize
-from weighloss.preview import find_at_first_position_only
+from weighloss.probe import find_at_first_position_only
 from weighloss.trunk import Trunk
 
 NUM_LEGS = 13

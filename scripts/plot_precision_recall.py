@@ -35,21 +35,17 @@ class PlotArguments:
 def main() -> None:
     parser = HfArgumentParser(PlotArguments)
     parser.add_argument("sweep_dir", help="Output folder of a sweep, with its sweep.json.")
-    plot_args, namespace, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args = parser.parse_args()
     try:
-        sweep = report.recomputed(RatioSweep.load(namespace.sweep_dir))
-        output_dir = plot_args.output_dir or sweep.folder
-        choice = sweep.choose(plot_args.choose) if plot_args.choose else None
-        plot_sweep(
-            sweep, output_dir, report.score(sweep, plot_args.metrics or []), plot_args.choose, plot_args.marks or []
-        )
+        sweep = report.recomputed(RatioSweep.load(args.sweep_dir))
+        output_dir = args.output_dir or sweep.folder
+        choice = sweep.choose(args.choose) if args.choose else None
+        plot_sweep(sweep, output_dir, report.score(sweep, args.metrics or []), args.choose, args.marks or [])
     except InvalidInputError as error:
         sys.exit(f"error: {error}")
     if choice:
         print(choice)
-        print(report.worth(sweep, plot_args.choose))
+        print(report.worth(sweep, args.choose))
     print(report.table(sweep), f"Charts are in {output_dir}.", sep="\n")
 
 

@@ -28,12 +28,12 @@ class PushArguments:
 def main() -> None:
     parser = HfArgumentParser(PushArguments)
     parser.add_argument("folder", help="Output folder with model, card and sweep.")
-    args, namespace, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    args, unknown = parser.parse_known_args()
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(without_tokens(unknown))}")
     try:
         push_folder(
-            namespace.folder,
+            args.folder,
             args.hub_model_id,
             token=args.hub_token,
             private=args.hub_private_repo,

@@ -73,7 +73,6 @@ def sweep(
     model_args: ModelArguments, data_args: DataArguments, sweep_args: SweepArguments, args: WeightedLossConfig
 ) -> None:
     search = RatioSearch(sweep_args.search, sweep_args.max_legs) if sweep_args.search else None
-    requirement = sweep_args.choose or sweep_args.search
     callback = RatioSweepCallback(
         ratios=search or sweep_args.ratios,
         seeds=sweep_args.seeds,
@@ -81,7 +80,7 @@ def sweep(
         num_ratios=sweep_args.num_ratios,
         ratio_span=sweep_args.ratio_span,
         dataset_name=data_args.name,
-        choose=requirement,
+        choose=sweep_args.choose,
         preview=sweep_args.preview and sweep_args.preview_layers,
         activations_dtype=sweep_args.activations_dtype,
     )
@@ -99,8 +98,8 @@ def sweep(
     require_points(callback.sweep)
     if trainer.is_world_process_zero():
         print(report.table(callback.sweep), "", report.summary(callback.sweep), sep="\n")
-        if requirement:
-            print(callback.sweep.choose(requirement))
+        if wanted := callback.sweep.requirement or sweep_args.search:
+            print(callback.sweep.choose(wanted))
         print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
     finish(trainer, data_args, test, sweep_args.push_predictions)
 

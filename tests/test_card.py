@@ -7,6 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 from hypothesis import example, given
 from hypothesis import strategies as st
+from transformers import DeiTConfig, DeiTForImageClassification
 
 from conftest import make_model
 from test_record import make_point, make_sweep
@@ -160,10 +161,17 @@ def test_what_precision_and_recall_are_of_is_said(classes, words):
     assert f"Precision and recall are {words}" in card.text
 
 
+def several_heads_model() -> torch.nn.Module:
+    """DeiT has two classes for images, of which transformers lists both."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return DeiTForImageClassification(DeiTConfig(image_size=8, patch_size=4, **sizes))
+
+
 @pytest.mark.parametrize(
     ("model", "task"),
     [
         (image_model, "image-classification"),
+        (several_heads_model, "image-classification"),
         (audio_model, "audio-classification"),
         (token_model, "token-classification"),
         (multi_label_model, "text-classification"),

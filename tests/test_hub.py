@@ -271,7 +271,12 @@ def output(tmp_path):
     (folder / "predictions").mkdir(parents=True)
     (folder / "checkpoint-7").mkdir()
     files = ("README.md", "model.safetensors", "sweep.json", "training_args.bin", ".sweep.json.tmp")
-    for name in (*files, "predictions/leg-00.parquet", "checkpoint-7/model.safetensors"):
+    for name in (
+        *files,
+        "predictions/leg-00.parquet",
+        "predictions/.leg-01.parquet.tmp",
+        "checkpoint-7/model.safetensors",
+    ):
         (folder / name).write_text(f"the content of {name} {os.urandom(4).hex()}")
     return folder
 

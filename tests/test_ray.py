@@ -71,6 +71,13 @@ def test_eight_legs_on_two_nodes_are_bit_for_bit_those_of_the_local_sweep(tmp_pa
     assert swept_on_ray(tmp_path / "ray2", train_data, eval_data, cluster, **given) == local
     assert RatioSweep.load(tmp_path / "ray2").points[:2] == before
 
+    # nor does it matter that the local run was stopped within its first leg
+    given["config"] |= {"save_strategy": "steps", "save_steps": 2}
+    local = finished(tmp_path / "local3", train_data, eval_data, **given)
+    stopped(tmp_path / "ray3", train_data, eval_data, 3, **given)
+    assert (tmp_path / "ray3" / "checkpoint-2").exists()
+    assert swept_on_ray(tmp_path / "ray3", train_data, eval_data, cluster, **given) == local
+
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -195,6 +196,19 @@ def test_a_leg_that_predicts_nothing_positive_has_no_precision_to_average():
     curve = sweep.curve("precision", "recall")
     assert curve["precision"].tolist() == pytest.approx([0, (0.8 + 0.6) / 2])  # 0 where no leg has any
     assert curve["recall"].tolist() == pytest.approx([0, (0.4 + 0.3) / 3])
+
+
+def test_a_point_with_intervals_can_be_a_key_and_any_figure_is_interpolated():
+    point = dataclasses.replace(make_point(1, 8, 2, 12, 78), precision_interval=[0.5, 0.9])
+    assert {point: 1}[point] == 1
+    sweep = make_sweep([point, make_point(100, 16, 8, 4, 72)])
+    assert sweep.at(10, "fp") == pytest.approx(5)
+
+
+def test_more_than_two_classes_have_no_one_score(tmp_path):
+    sweep = make_sweep([make_point(1, 8, 2, 12, 78)], label_names=["a", "b", "c"])
+    with pytest.raises(InvalidInputError, match="3 classes have no one score"):
+        sweep.positives_and_scores(sweep.points[0])
 
 
 def test_the_best_ratio_has_the_highest_metric_and_among_equals_is_the_first_as_for_the_trainer():

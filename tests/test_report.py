@@ -96,9 +96,12 @@ def test_a_metric_from_a_folder_is_used_and_an_unknown_one_refused(tmp_path):
         "        features = datasets.Features({'predictions': label, 'references': label})\n"
         "        return evaluate.MetricInfo(description='', citation='', features=features)\n"
         "    def _compute(self, predictions, references):\n"
-        "        return {'share_positive': sum(predictions) / len(predictions)}\n"
+        "        return {'share_positive': sum(predictions) / len(predictions), 'all': predictions}\n"
     )
-    assert report.score(sweep, [str(folder)])["share_positive"].tolist() == [0.5]
+    scores = report.score(sweep, [str(folder)])
+    assert {name: values.tolist() for name, values in scores.items()} == {
+        "share_positive": [0.5]
+    }  # an array is no curve
     with pytest.raises(InvalidInputError, match="'no_such_metric' is neither built in nor can it be loaded"):
         report.score(sweep, ["no_such_metric"])
 

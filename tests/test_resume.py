@@ -575,10 +575,11 @@ def test_only_checkpoints_of_this_very_sweep_are_gone_on_from(tmp_path, train_da
     trainer.train()
     assert stop.steps[0] == 1
     assert parameters(trainer.model).tolist() == whole[2]
-    (tmp_path / "checkpoint-best").mkdir()
-    (tmp_path / "checkpoint-7").mkdir()
+    for name in ("checkpoint-best", "checkpoint-7-quantized", "checkpoint-7"):
+        (tmp_path / name).mkdir()
     remove_broken(tmp_path)
     assert (tmp_path / "checkpoint-best").exists()
+    assert (tmp_path / "checkpoint-7-quantized").exists()
     assert not (tmp_path / "checkpoint-7").exists()
 
 

@@ -349,7 +349,7 @@ def test_an_interrupted_sweeps_figures_are_not_those_of_the_model(tmp_path, trai
     trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 9]), callbacks=[Interrupt()])
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-    facts = trainer.card_facts()
+    facts = trainer._card_facts()
     assert facts["sweep"] is None
     assert facts["evaluation"] is None
 

@@ -52,7 +52,9 @@ def test_grouped_by_length_even_few_rows_are_evaluated_beside_their_like(tmp_pat
     config = {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 32}
     widths, found = [], []
     for trainer_class in (Trainer, WeightedLossTrainer):
-        trainer = make_trainer(trainer_class, tmp_path, train_data, config=config, eval_dataset=eval_data.select(range(60)))
+        trainer = make_trainer(
+            trainer_class, tmp_path, train_data, config=config, eval_dataset=eval_data.select(range(60))
+        )
         widths.append([batch["input_ids"].shape[1] for batch in trainer.get_eval_dataloader()])
         found.append(trainer.evaluate())
     assert widths[1] == sorted(widths[1], reverse=True)
@@ -344,6 +346,13 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"config": {"batch_eval_metrics": True}}, "batch_eval_metrics"),
         ({"config": {"label_names": ["start", "end"]}}, "in start, end: name the one"),
         ({"model": {"num_labels": 3}, "config": {"positive_label": "1"}}, "no meaning with 3 labels"),
+        (
+            {
+                "model": {"problem_type": "multi_label_classification"},
+                "config": {"label_smoothing_factor": 0.1},
+            },
+            "label_smoothing_factor smooths over classes",
+        ),
         ({"trainer": {"compute_loss_func": lambda *a, **k: 0}}, "compute_loss_func"),
     ],
 )
@@ -466,7 +475,7 @@ def test_the_cards_figures_are_those_of_the_model_that_the_trainer_holds(
         config |= {"load_best_model_at_end": True, "save_strategy": "best", "metric_for_best_model": "precision"}
     trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config, eval_dataset=eval_data)
     trainer.train()
-    facts = trainer.card_facts()
+    facts = trainer._card_facts()
     assert facts["because"] == because
     found = trainer.evaluate()
     assert facts["evaluation"]["precision"] == found["eval_precision"]

@@ -33,7 +33,8 @@ from weighloss import (
     report,
 )
 from weighloss.activations import ActivationCollator, cache_activations
-from weighloss.preview import LEARNING_RATE_FACTOR, find_at_first_position_only
+from weighloss.preview import LEARNING_RATE_FACTOR
+from weighloss.probe import find_at_first_position_only
 from weighloss.trunk import Trunk
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}

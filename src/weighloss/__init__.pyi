@@ -9,12 +9,13 @@ from .metrics import classification_metrics, precision_recall
 from .on_ray import sweep_on_ray
 from .plot import plot_sweep
 from .point import FailedLeg, SweepPoint
+from .ratios import ratio_grid
 from .record import RatioSweep
 from .search import RatioSearch
 from .sweep import RatioSweepCallback
 from .trainer import WeightedLossTrainer
 from .trunk import freeze_trunk
-from .weights import ClassWeights, ratio_grid
+from .weights import ClassWeights
 
 __all__ = [
     "ClassWeights",

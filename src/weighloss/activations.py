@@ -67,7 +67,7 @@ def cache_activations(
     InvalidInputError
         When the disk lacks the room.
     """
-    sample = [dataset[i] for i in sorted({int(i) for i in np.linspace(0, len(dataset) - 1, 16)})]
+    sample = [dataset[i] for i in np.unique(np.linspace(0, len(dataset) - 1, 16, dtype=int)).tolist()]
     per_row = np.mean([row[collator.input_name].nbytes for row in collator.rows(collate(sample), device)])
     size, free = int(1.1 * per_row * len(dataset)), shutil.disk_usage(file.parent).free
     logger.warning("The activations of %s rows take about %.2g GB of disk.", f"{len(dataset):,}", size / 1e9)
@@ -76,15 +76,15 @@ def cache_activations(
             f"the activations of {len(dataset):,} rows take about {size / 1e9:.2g} GB, but {file.parent} has room for "
             f"{free / 1e9:.2g} GB: make room, keep them as float16, or preview on fewer rows."
         )
-    writer, features, written = None, Features(), np.empty(0, dtype=np.int64)
+    writer, features, written = None, Features(), []
     with pa.OSFile(str(file), "wb") as sink, tqdm(total=len(dataset), desc=description, disable=not progress) as bar:
         for chunk, places in _by_length(dataset, batch_size, collator.main_input):
             rows = collator.rows(collate(chunk), device)
             columns: dict[str, list[Any]] = {
                 name: [row[name] if row[name].ndim < 2 else row[name].tolist() for row in rows] for name in rows[0]
             }
-            columns[LENGTH] = [np.int64(length(row, collator.main_input)) for row in chunk]
-            written = np.append(written, places)
+            columns[LENGTH] = [np.int64(row_length(row, collator.main_input)) for row in chunk]
+            written += places
             bar.update(len(chunk))
             if writer is None:
                 kinds = {name: _feature(values[0]) for name, values in columns.items()}
@@ -192,13 +192,13 @@ def _by_length(dataset: Any, batch_size: int, main_input: str) -> Iterator[tuple
     """Batches of rows of about the same length, which need little padding, and the rows' places in the dataset."""
     for start in range(0, len(dataset), _WINDOW * batch_size):
         window = [dataset[i] for i in range(start, min(start + _WINDOW * batch_size, len(dataset)))]
-        order = sorted(range(len(window)), key=lambda i: length(window[i], main_input))
+        order = sorted(range(len(window)), key=lambda i: row_length(window[i], main_input))
         for first in range(0, len(order), batch_size):
             places = order[first : first + batch_size]
             yield [window[i] for i in places], [start + i for i in places]
 
 
-def length(row: Any, main_input: str) -> int:
+def row_length(row: Any, main_input: str) -> int:
     """By what group_by_length groups a row: 0 where only the collator makes its input."""
     return len(row[main_input]) if isinstance(row, Mapping) and main_input in row else 0
 

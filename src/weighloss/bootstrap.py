@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .metrics import decisions
-
-NUM_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class Intervals:
     resampled_precision: np.ndarray
     resampled_recall: np.ndarray
 
-    def of_point(self, leg: int = 0) -> dict[str, list[float]]:
-        """The intervals of one leg, by the names that a `SweepPoint` has for them."""
-        return {"precision_interval": self.precision[leg].tolist(), "recall_interval": self.recall[leg].tolist()}
+    def of_point(self) -> dict[str, Any]:
+        """The intervals of the only leg, by the names that a `SweepPoint` has for them."""
+        return {"precision_interval": self.precision[0].tolist(), "recall_interval": self.recall[0].tolist()}
 
     @property
     def precision(self) -> np.ndarray:  # noqa: D102 — among the attributes
@@ -47,7 +46,7 @@ def bootstrap(
     predictions: Sequence[tuple[np.ndarray, np.ndarray]],
     positive_label: int = 1,
     level: float = 0.95,
-    num_resamples: int = NUM_RESAMPLES,
+    num_resamples: int = 1000,
     seed: int = 0,
 ) -> Intervals:
     """Bootstrap precision and recall of several legs on the same evaluation set.
@@ -96,8 +95,8 @@ def bootstrap(
     ):
         true, predicted, actual = np.moveaxis(summed.reshape(num_resamples, 3, -1), 1, 0)
         hit, false, missed = added if leg.shape[-1] == 1 else np.zeros_like(added)
-        precision.append(_ratio(true + hit, predicted + hit + false))
-        recall.append(_ratio(true + hit, actual + hit + missed))
+        precision.append(_mean_share(true + hit, predicted + hit + false))
+        recall.append(_mean_share(true + hit, actual + hit + missed))
     return Intervals(level, np.stack(precision, axis=1), np.stack(recall, axis=1))
 
 
@@ -122,6 +121,6 @@ def _counts(logits: np.ndarray, labels: np.ndarray, positive_label: int) -> np.n
     return np.stack([predicted & actual, predicted, actual], axis=1)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _mean_share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The mean over the classes of part/whole, 0 where there is nothing, as scikit-learn has it."""
     return np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=whole > 0).mean(axis=-1)

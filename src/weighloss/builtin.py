@@ -105,7 +105,8 @@ def _summaries(package: str) -> frozenset[str]:
 
 def _docstring_summaries(package: str) -> Iterator[str]:
     spec = importlib.util.find_spec(package)
-    for folder in spec.submodule_search_locations or [] if spec else []:
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    for folder in folders:
         for file in sorted(Path(folder).rglob("*.py")):
             if "tests" in file.relative_to(folder).parts:
                 continue

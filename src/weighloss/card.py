@@ -8,8 +8,9 @@ import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.modelcard import TASK_MAPPING, TASK_TAG_TO_NAME_MAPPING
 
+from .point import with_interval
 from .record import RatioSweep
-from .report import rows, sentence
+from .report import COLUMNS, rows, sentence
 from .weights import ClassWeights
 
 _METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1"}  # accuracy would flatter on skewed data
@@ -127,7 +128,13 @@ def _task(model: Any) -> str | None:
     model = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper
     names = {c.__name__ for c in type(model).__mro__}  # a subclass of one's own does the same
     tasks = [task for task in TASK_MAPPING if "classification" in task and "zero-shot" not in task]
-    return next((task for task in tasks if names & set(map(str, cast(Any, TASK_MAPPING[task]).values()))), None)
+    return next((task for task in tasks if names & _class_names_of(task)), None)
+
+
+def _class_names_of(task: str) -> set[str]:
+    """The model classes of a task, of which some model types have several."""
+    found = cast(Any, TASK_MAPPING[task]).values()
+    return {name for names in found for name in ([names] if isinstance(names, str) else names)}
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]], align: str) -> str:
@@ -197,12 +204,10 @@ def _figures(
 def _figure(found: Mapping[str, Any], metric: str) -> str:
     if metric not in found:
         return "-"
-    ends = found.get(f"{metric}_interval")
-    return f"{found[metric]:.3f}" + (" ({:.3f} to {:.3f})".format(*ends) if ends else "")
+    return with_interval(found[metric], found.get(f"{metric}_interval"))
 
 
 def _sweep(sweep: RatioSweep, chart: str | None) -> str:
-    header = ["w_r", "x natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
     image = f"![Precision and recall against the weight ratio]({chart})\n\n" if chart else ""
     kept = sweep.kept_point
     means = f"; means over the seeds, of which the model has {kept.seed}" if len(sweep.seeds) > 1 and kept else ""
@@ -211,7 +216,7 @@ def _sweep(sweep: RatioSweep, chart: str | None) -> str:
         f"One fine-tune of {sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} at each ratio, seed "
         f"{', '.join(map(str, sweep.seeds))}, evaluated on {sweep.num_eval:,} examples{means}.\n\n"
     )
-    text += _table(header, rows(sweep), "r" * 10 + "l") + "\n"
+    text += _table(COLUMNS, rows(sweep), "r" * 10 + "l") + "\n"
     if kept is not None:
         text += f"\n{escaped(sentence(sweep, kept.ratio))}\n"
     return text

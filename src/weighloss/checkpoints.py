@@ -88,8 +88,13 @@ def is_usable(checkpoint: Path, sweep: RatioSweep) -> bool:
 
 
 def checkpoints_in(output_dir: str | Path) -> list[Path]:
-    """The Trainer's checkpoints in a folder."""
-    return [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[1].isdigit()]
+    """The Trainer's checkpoints in a folder, by their steps."""
+    found = {}
+    for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if step.isdigit():
+            found[int(step)] = path
+    return [found[step] for step in sorted(found)]
 
 
 def remove_broken(output_dir: str | Path) -> None:
@@ -100,9 +105,7 @@ def remove_broken(output_dir: str | Path) -> None:
             shutil.rmtree(checkpoint)
 
 
-def newest_within(
-    output_dir: str | Path, sweep: RatioSweep, num_legs: int, ratio: float, epochs: int = 1
-) -> Path | None:
+def newest_within(output_dir: str | Path, sweep: RatioSweep, num_legs: int, ratio: float, epochs: int) -> Path | None:
     """The newest checkpoint from which the leg after those that are done can go on, in the first of so many epochs.
 
     None where there is none: without the optimizer's state a leg starts anew.
@@ -123,6 +126,7 @@ def newest_within(
 
 def write_state(folder: Path, trainer: Any, global_step: int, max_steps: int, train_batch_size: int) -> None:
     """Write the state that a Trainer has after so many of its steps, from which `Trainer.train` goes on; no weights."""
+    # Its next checkpoint looks for every callback that has a state among these.
     handlers = [*trainer.callback_handler.callbacks, trainer.control]
     stateful: Any = [handler for handler in handlers if isinstance(handler, ExportableState)]
     state = TrainerState(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from .sweep import RatioSweepCallback
     from .trainer import WeightedLossTrainer
 
-_METRICS = ("f1", "precision", "recall", "accuracy", "plain_loss")
+logger = logging.getLogger(__name__)
+
+_COMPARABLE_METRICS = ("f1", "precision", "recall", "accuracy", "plain_loss")
 
 
 def check_trainer(trainer: WeightedLossTrainer) -> None:
@@ -55,6 +58,11 @@ def check_trainer(trainer: WeightedLossTrainer) -> None:
         (
             getattr(args, "positive_label", None) is not None and (config.num_labels > 2 or trainer.is_multi_label),
             f"positive_label has no meaning with {config.num_labels} labels that are averaged: leave it out.",
+        ),
+        (
+            trainer.is_multi_label and args.label_smoothing_factor > 0,
+            "label_smoothing_factor smooths over classes of which one is right, not over several labels per example: leave "
+            "it out.",
         ),
         (
             getattr(parallelism, "sp_enabled", False) or getattr(parallelism, "cp_enabled", False),
@@ -125,8 +133,9 @@ def check_sweep(
             not chooses
             and args.load_best_model_at_end
             and trainer.compute_metrics is trainer.default_metrics
-            and args.metric_for_best_model.removeprefix("eval_") not in _METRICS,
-            f"metric_for_best_model={args.metric_for_best_model!r} is not measured: write {', '.join(_METRICS)}.",
+            and args.metric_for_best_model.removeprefix("eval_") not in _COMPARABLE_METRICS,
+            f"metric_for_best_model={args.metric_for_best_model!r} is not measured: write "
+            f"{', '.join(_COMPARABLE_METRICS)}.",
         ),
         (
             getattr(args, "enable_jit_checkpoint", False),
@@ -166,6 +175,8 @@ def check_sweep(
         ),
     ]
     _refuse(problems)
+    if callback.preview:
+        check_preview(trainer)
     if getattr(args, "class_counts", None) is None:  # else the labels may be the collator's
         counts = trainer.count_classes(evaluation)
         if trainer.is_multi_label:
@@ -180,6 +191,51 @@ def check_sweep(
                 f"the evaluation data has {', '.join(f'{count} {name}' for name, count in found)}, but precision and "
                 f"recall need the model's {wanted}: give other evaluation data."
             )
+    if args.num_train_epochs not in (type(args).num_train_epochs, callback.epochs_per_ratio):
+        logger.warning(
+            "num_train_epochs=%g is not used by a sweep, which trains for epochs_per_ratio=%d at every ratio.",
+            args.num_train_epochs,
+            callback.epochs_per_ratio,
+        )
+    if getattr(args, "weight_ratio", None) is not None:
+        logger.warning("weight_ratio=%s is not used by a sweep, whose ratios are its own.", args.weight_ratio)
+
+
+def check_preview(trainer: WeightedLossTrainer) -> None:
+    """Refuse what a preview cannot do as the whole model does."""
+    problems = [
+        (
+            trainer.neftune_noise_alpha is not None,
+            "neftune_noise_alpha changes what a preview computes only once: leave it out.",
+        ),
+        (
+            trainer.given_optimizer,
+            "a preview makes an optimizer for what it trains, with a learning rate of its own: leave optimizers= out.",
+        ),
+        (
+            trainer.args.n_gpu > 1,
+            f"a preview computes on one GPU per process, not on {trainer.args.n_gpu}: start it with torchrun, or set "
+            "CUDA_VISIBLE_DEVICES=0.",
+        ),
+    ]
+    _refuse(problems)
+
+
+def check_sweep_on_ray(callback: RatioSweepCallback, trainer: WeightedLossTrainer) -> None:
+    """Refuse what cannot be swept over by legs side by side."""
+    problems = [
+        (
+            isinstance(callback.ratios, RatioSearch),
+            "a search takes its ratios one after the other: give a list of ratios for legs on Ray.",
+        ),
+        (callback.preview, "a preview trains in one process, from activations on its disk: leave Ray out."),
+        (
+            trainer.model_init is None,
+            "legs on Ray start from a model of their own: give the trainer model_init, not model.",
+        ),
+    ]
+    _refuse(problems)
+    check_sweep(callback, trainer)
 
 
 def _refuse(problems: Sequence[tuple[Any, str]]) -> None:

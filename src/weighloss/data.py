@@ -118,9 +118,9 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
         if limit is not None and limit < len(data.get(split, ())):
             data[split] = _sample(data[split], limit, args.shuffle_seed)
     known = set(data["train"]["text"])
-    for split in data.keys() - {"train"}:
-        if repeated := sum(text in known for text in data[split]["text"]):
-            say(f"{repeated:,} of {len(data[split]):,} {split} texts are training texts too: figures on them flatter.")
+    for split, part in data.items():
+        if split != "train" and (repeated := sum(text in known for text in part["text"])):
+            say(f"{repeated:,} of {len(part):,} {split} texts are training texts too: figures on them flatter.")
     return data
 
 
@@ -159,8 +159,6 @@ def _load_files(args: DataArguments) -> DatasetDict:
             raise InvalidInputError(
                 f"{name} cannot be read as {suffix[1:].upper()} ({reason(error)}): check its format."
             ) from error
-        if not len(data[split]):
-            raise InvalidInputError(f"{name} has no rows: give one with examples.")
     return DatasetDict(data)
 
 
@@ -191,6 +189,8 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
 def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
     train, label = data["train"], args.label_column_name
     for split, part in data.items():
+        if not len(part):
+            raise InvalidInputError(f"the {split} data has no rows: give some with examples.")
         if label not in part.column_names:
             raise InvalidInputError(
                 f"the {split} data has no column {label!r}: its columns are {', '.join(map(repr, part.column_names))}; "
@@ -212,55 +212,55 @@ def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
                 f"{', '.join(map(repr, part.column_names))}; write those of the texts as --text_column_names."
             )
 
-    def read(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    names, ids = _class_ids(data, label)
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+
+    def read(batch: dict[str, list[Any]], ids: dict[Any, int]) -> dict[str, list[Any]]:
         rows = zip(*(batch[name] for name in texts), strict=True)
         joined = [args.text_column_delimiter.join("" if text is None else str(text) for text in row) for row in rows]
-        return {"text": joined, "label": batch[label]}
+        return {"text": joined, "label": [ids[value] for value in batch[label]]}
 
-    read_data = {}
-    for split, part in data.items():
-        features = Features({"text": Value("string"), "label": part.features[label]})
-        read_data[split] = part.map(
-            read, batched=True, remove_columns=part.column_names, features=features, desc="Reading"
-        )
-    return _encode_labels(DatasetDict(read_data))
+    return DatasetDict(
+        {
+            split: part.map(
+                read,
+                batched=True,
+                fn_kwargs={"ids": ids[split]},
+                remove_columns=part.column_names,
+                features=features,
+                desc="Reading",
+            )
+            for split, part in data.items()
+        }
+    )
 
 
-def _encode_labels(data: DatasetDict) -> DatasetDict:
-    feature = data["train"].features["label"]
+def _class_ids(data: DatasetDict, column: str) -> tuple[list[str], dict[str, dict[Any, int]]]:
+    """The names of the classes, and for each split the id of every label that it has."""
+    feature = data["train"].features[column]
     if not isinstance(feature, ClassLabel) and getattr(feature, "dtype", "list").startswith(
         ("float", "list", "struct")
     ):
         raise InvalidInputError(f"the labels are {feature}, not classes: give a column of names or whole numbers.")
-    found = {split: set(part.unique("label")) for split, part in data.items()}
+    found = {split: set(part.unique(column)) for split, part in data.items()}
     for split, labels in found.items():
-        if labels & {None, ""} or (isinstance(data[split].features["label"], ClassLabel) and -1 in labels):
+        if labels & {None, ""} or (isinstance(data[split].features[column], ClassLabel) and -1 in labels):
             raise InvalidInputError(f"some rows of the {split} data have no label: drop or fill them first.")
     names = feature.names if isinstance(feature, ClassLabel) else [str(label) for label in sorted(found["train"])]
-    if len(found["train"]) < 2:
-        (label,) = found["train"]
-        only = feature.int2str(label) if isinstance(feature, ClassLabel) else str(label)
-        raise InvalidInputError(f"all training labels are {only!r}: check the label column.")
 
-    encoded = {}
-    for split, part in data.items():
-        own = part.features["label"]
-        to_name = own.int2str if isinstance(own, ClassLabel) else str
-        if unknown := {to_name(label) for label in found[split]} - set(names):
+    ids = {}
+    for split, labels in found.items():
+        own = data[split].features[column]
+        called = {label: own.int2str(label) if isinstance(own, ClassLabel) else str(label) for label in labels}
+        if unknown := set(called.values()) - set(names):
             raise InvalidInputError(
                 f"the {split} data has the label {min(unknown)!r}, which the training data has not: correct it, or drop "
                 "those rows."
             )
-        if own != ClassLabel(names=names):
-            ids = {label: names.index(to_name(label)) for label in found[split]}
-            part = part.map(
-                lambda batch, ids=ids: {"label": [ids[label] for label in batch["label"]]},
-                batched=True,
-                remove_columns="label",
-                desc="Reading labels",
-            ).cast_column("label", ClassLabel(names=names))
-        encoded[split] = part
-    return DatasetDict(encoded)
+        ids[split] = {label: names.index(name) for label, name in called.items()}
+    if len(only := set(ids["train"].values())) < 2:
+        raise InvalidInputError(f"all training labels are {names[only.pop()]!r}: check the label column.")
+    return names, ids
 
 
 def _sample(dataset: Dataset, size: int, seed: int) -> Dataset:

@@ -42,13 +42,12 @@ def of_dataset(dataset: Any) -> str:
     if hasattr(dataset, "with_format") and hasattr(dataset, "data"):
         if dataset.data.nbytes > _WHOLE and len(dataset) > _ROWS:
             dataset = dataset.select(np.linspace(0, len(dataset) - 1, _ROWS, dtype=np.int64))
-        writer = None
         for table in dataset.with_format("arrow").iter(batch_size=1000):
-            # A copy: what is written of a part of a table would hold the bytes beside it.
+            # A copy: what is serialized of a part of a table would hold the bytes beside it.
             table = _without_paths(table.replace_schema_metadata(None)).take(np.arange(len(table))).combine_chunks()
-            if writer is None:
-                writer = pa.ipc.new_stream(pa.PythonFile(_Into(digest), mode="w"), table.schema)
-            writer.write_table(table)
+            digest.update(table.schema.serialize())
+            for batch in table.to_batches():
+                digest.update(batch.serialize())
     return digest.hexdigest()[:16]
 
 
@@ -88,19 +87,3 @@ def _without_paths(table: pa.Table) -> pa.Table:
             names = pc.replace_substring_regex(paths.cast(pa.string()), ".*[/\\\\]", "").cast(held.type)
             table = table.set_column(i, field.name, pc.coalesce(held, names))
     return table
-
-
-class _Into:
-    """A file that is only digested."""
-
-    closed = False
-
-    def __init__(self, digest: Any) -> None:
-        self.digest = digest
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is kept back."""

@@ -11,16 +11,16 @@ from filelock import FileLock, Timeout
 
 from .errors import InvalidInputError
 from .metrics import decisions, precision_recall
-from .point import SweepPoint
+from .point import MEASURED, SweepPoint
 from .record import RatioSweep
 from .store import LOCK_FILE, SWEEP_FILE
 
 logger = logging.getLogger(__name__)
 
-# What two runs of the same sweep agree on, and what it is called.
 _IF_THE_HEAD_IS_NEW = (
     ", and if that is only a head drawn anew, load it after transformers.set_seed() or give a model_init"
 )
+# What two runs of the same sweep agree on, and what it is called.
 _COMPARED = {
     "counts": "the training labels' counts",
     "label_names": "the classes' names",
@@ -102,7 +102,7 @@ def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
         return
     for name, digest in planned.fingerprint.items():
         if found.fingerprint.get(name) != digest:
-            yield f"the {name} differs" + _IF_THE_HEAD_IS_NEW * (name == "model")
+            yield f"the {name} differs" + (_IF_THE_HEAD_IS_NEW if name == "model" else "")
     for name, value in planned.arguments.items():
         if value != found.arguments.get(name, value):  # one that only another version has is no difference
             yield f"{name}: {_said(value)} here, {_said(found.arguments[name])} there"
@@ -119,10 +119,10 @@ def _has_its_predictions(sweep: RatioSweep, point: SweepPoint) -> bool:
     except InvalidInputError as error:
         logger.warning("%s The leg with w_r = %.4g is trained again.", error, point.ratio)
         return False
-    if any(measured[name] != getattr(point, name) for name in ("tp", "fp", "fn", "tn", "precision", "recall", "f1")):
+    if any(measured[name] != getattr(point, name) for name in MEASURED):
         logger.warning(
             "%s says of w_r = %.4g what its predictions do not: that leg is trained again.",
-            sweep.folder and sweep.folder / SWEEP_FILE,
+            sweep.folder,
             point.ratio,
         )
         return False

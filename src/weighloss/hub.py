@@ -8,21 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, ModelCard
-from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .errors import InvalidInputError, PushError, reason
 from .record import RatioSweep
 from .store import LOCK_FILE, PREDICTIONS_FOLDER, PREVIEW_FOLDER, SWEEP_FILE
+from .weighting import WeightingTrainer
 
-_PICKLED_ARGUMENTS = "training_args.bin"  # nobody should have to unpickle what they download
-_NOT_PUSHED = [
-    "_*",
-    "checkpoint-*",
-    _PICKLED_ARGUMENTS,
-    ".*.tmp",
-    LOCK_FILE,
-    f"{PREVIEW_FOLDER}/*",
-]  # two as the Trainer
+# The first two as the Trainer; nobody should have to unpickle what they download.
+_NOT_PUSHED = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", TRAINING_ARGS_NAME, "*.tmp", LOCK_FILE, f"{PREVIEW_FOLDER}/*"]
 
 
 class Secret(str):
@@ -38,21 +33,15 @@ class Secret(str):
         return "'***'"
 
 
-class HubTrainer(Trainer):
+class HubTrainer(WeightingTrainer):
     """A `Trainer` whose model card says how the classes were weighted, and which pushes what a sweep left on disk."""
 
-    args: Any
-    model: Any
     hub_model_id: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args.hub_token:
             self.args.hub_token = Secret(self.args.hub_token.strip())
-
-    def card_facts(self) -> dict[str, Any]:
-        """The arguments of `complete_card` that are about the weighting."""
-        raise NotImplementedError
 
     def create_model_card(self, **kwargs: Any) -> None:  # type: ignore[override]
         """As `Trainer.create_model_card`, with the weighting, the sweep, the figures, and how to use the model.
@@ -65,16 +54,15 @@ class HubTrainer(Trainer):
         if self.hub_model_id is None:
             kwargs.setdefault("license", "")  # else the base class asks the Hub for that of the base model
         super().create_model_card(**kwargs, dataset_tags=[])
-        from .card import (
-            complete_card,
-        )  # here, since scikit-learn and scipy take longer to import than all of weighloss
+        # Here, since scikit-learn and scipy take longer to import than all of weighloss.
+        from .card import complete_card
 
-        facts, folder = self.card_facts(), Path(self.args.output_dir).absolute()
+        facts, folder = self._card_facts(), Path(self.args.output_dir).absolute()
         sweep: RatioSweep | None = facts["sweep"]
         inline = sweep is not None and sweep.folder is not None and sweep.folder.absolute() == folder
         complete_card(
             ModelCard.load(folder / "README.md"),
-            name=self.hub_model_id or self.args.hub_model_id or folder.name,
+            name=self._repo_name,
             model=self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
             chart="precision_recall.png" if inline else None,
             dataset=dataset or (sweep.dataset if sweep else None),
@@ -89,11 +77,11 @@ class HubTrainer(Trainer):
         try:
             super().init_hf_repo(token.strip() if token else None, private)
         except Exception as error:  # whatever the client raises
-            name = args.hub_model_id or Path(args.output_dir).absolute().name
             private = args.hub_private_repo if private is None else private
+            later = _how_to_push(args.output_dir, self._repo_name, private, args.hub_revision)
             raise PushError(
-                f"the repository {name} cannot be made on the Hub ({reason(error)}): check its name, the login and the "
-                f"network; or push the folder later, {_how_to_push(args.output_dir, name, private, args.hub_revision)}."
+                f"the repository {self._repo_name} cannot be made on the Hub ({reason(error)}): check its name, the login "
+                f"and the network; or push the folder later, {later}."
             ) from None
 
     def push_to_hub(  # type: ignore[override]
@@ -117,8 +105,7 @@ class HubTrainer(Trainer):
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model(_internal_call=True)
-        name = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-        kwargs.setdefault("model_name", name.split("/")[-1])
+        kwargs.setdefault("model_name", self._repo_name.split("/")[-1])
         kwargs.setdefault("license", None)  # that of the base model
         kwargs["tags"] = [*_listed(kwargs.get("tags")), *_listed(getattr(self.model, "model_tags", None))]
         self.create_model_card(**kwargs)  # before the Hub is asked for anything: the folder is then complete
@@ -136,8 +123,48 @@ class HubTrainer(Trainer):
             commit_message=commit_message or "End of training",
             push_predictions=push_predictions,
             # That of another training may lie in the folder.
-            leave_out=() if self.card_facts()["sweep"] is not None else (SWEEP_FILE, "precision_recall*"),
+            leave_out=() if self._card_facts()["sweep"] is not None else (SWEEP_FILE, "precision_recall*"),
         )
+
+    @property
+    def _repo_name(self) -> str:
+        """What the repository is called, or is to be."""
+        return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+
+    def _card_facts(self) -> dict[str, Any]:
+        """What the model card says of the weighting: arguments of `complete_card`."""
+        ran = [driver.sweep for driver in self.drivers() if driver.sweep is not None]
+        sweep = next((sweep for sweep in ran if sweep.kept_point is not None), None)
+        evaluation: dict[str, Any] | None = None
+        if sweep is not None and sweep.kept_point is not None:
+            evaluation = sweep.kept_point.metrics
+        elif not ran:  # after an interrupted sweep what was evaluated is not the model that the trainer holds
+            best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+            evaluation = self._logged("eval", self.state.best_global_step if best else None)
+        return {
+            "class_weights": self.class_weights,
+            "label_names": self.class_names,
+            "because": self._why_this_ratio(sweep),
+            "evaluation": evaluation,
+            "test": self._logged("test"),
+            "sweep": sweep,
+        }
+
+    def _why_this_ratio(self, sweep: RatioSweep | None) -> str:
+        if sweep is not None:
+            return sweep.kept_because
+        if getattr(self.args, "class_weights", None) is not None:
+            return "explicit class weights"
+        ratio = getattr(self.args, "weight_ratio", None)
+        named = {None: "the natural ratio", "natural": "the natural ratio", "unweighted": "unweighted"}
+        return named.get(ratio, f"the scheme {ratio}" if isinstance(ratio, str) else "set by hand")
+
+    def _logged(self, prefix: str, step: int | None = None) -> dict[str, float] | None:
+        """The figures of the last evaluation with a prefix, at a step where one is given."""
+        for entry in reversed(self.state.log_history):
+            if f"{prefix}_loss" in entry and step in (None, entry["step"]):
+                return {name.removeprefix(f"{prefix}_"): value for name, value in entry.items()}
+        return None
 
 
 def push_folder(
@@ -196,7 +223,7 @@ def push_folder(
             commit_message=commit_message,
             revision=revision,
             ignore_patterns=ignored,
-            delete_patterns=_PICKLED_ARGUMENTS,  # a checkpoint's push may have taken them along
+            delete_patterns=TRAINING_ARGS_NAME,  # a checkpoint's push may have taken them along
         )
     except Exception as error:  # whatever the client raises: what was computed is in the folder
         again = _how_to_push(folder, repo_id, private, revision, push_predictions)

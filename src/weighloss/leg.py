@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +13,7 @@ from .choose import Requirement
 from .metrics import logits_and_labels
 from .point import MEASURED, FailedLeg, SweepPoint
 from .rewind import sampler_of
-from .store import PREDICTIONS_FOLDER
+from .store import PREDICTIONS_FOLDER, write_predictions
 from .trainer import WeightedLossTrainer
 
 REQUIREMENT_METRIC = "requirement"
@@ -24,6 +26,12 @@ class FinishedLeg:
     leg: SweepPoint | FailedLeg
     logits: np.ndarray
     labels: np.ndarray
+
+    def write_predictions(self, folder: Path) -> None:
+        """Write them where the point says, in the folder of the sweep; of a failed leg there is nothing to write."""
+        if isinstance(self.leg, SweepPoint):
+            of = {"weight_ratio": self.leg.ratio, "seed": self.leg.seed}
+            write_predictions(folder / self.leg.predictions, self.logits, self.labels, of)
 
 
 class LegEvaluation:
@@ -53,7 +61,7 @@ class LegEvaluation:
         self.is_of_leg = True
 
     def finished(
-        self, metrics: dict[str, float], eval_dataloader: Any, leg: int, global_step: int, seconds: float
+        self, metrics: dict[str, float], eval_dataloader: Any, number: int, global_step: int, seconds: float
     ) -> FinishedLeg:
         """The leg, by its number, whose evaluation has just come to these metrics."""
         self.is_of_leg = False
@@ -74,7 +82,7 @@ class LegEvaluation:
             eval_loss=metrics["eval_loss"],
             eval_plain_loss=metrics["eval_plain_loss"],
             seconds=seconds,
-            predictions=f"{PREDICTIONS_FOLDER}/leg-{leg:02d}_ratio-{of['ratio']:.4g}_seed-{of['seed']}.parquet",
+            predictions=f"{PREDICTIONS_FOLDER}/leg-{number:02d}_ratio-{of['ratio']:.4g}_seed-{of['seed']}.parquet",
             other_metrics=self._other_metrics,
             **cast(Any, bootstrap([(logits, labels)], self._trainer.positive_label).of_point()),
         )
@@ -100,7 +108,7 @@ class KeptBy:
     """By what the leg is chosen whose model is kept: a requirement, or else a metric of the evaluation."""
 
     requirement: Requirement | None
-    metric: str | None
+    metric: str
     greater_is_better: bool
     positive_label: int
 
@@ -108,7 +116,7 @@ class KeptBy:
         """What is compared: the higher the better; NaN for a leg that failed or has no such metric."""
         point = finished.leg
         if isinstance(point, FailedLeg):
-            return float("nan")
+            return math.nan
         if self.requirement is not None:
             lower = None
             if self.requirement.confidence is not None:
@@ -118,7 +126,7 @@ class KeptBy:
             return self.requirement.score(point, lower)
         # The user's own come last: the Trainer goes by them, whatever they call precision.
         known = {name: getattr(point, name) for name in MEASURED} | point.metrics | point.other_metrics
-        value = known.get((self.metric or "").removeprefix("eval_"), float("nan"))
+        value = known.get(self.metric, math.nan)
         return value if self.greater_is_better else -value
 
     @property
@@ -126,8 +134,7 @@ class KeptBy:
         """Why its leg is the one, as the record says it."""
         if self.requirement is not None:
             return f"chosen for {self.requirement.text}"
-        metric = (self.metric or "").removeprefix("eval_").replace("_", " ").replace("f1", "F1")
-        return f"the best {metric} of the sweep"
+        return f"the best {self.metric.replace('_', ' ').replace('f1', 'F1')} of the sweep"
 
 
 def _in_dataset_order(prediction: Any, eval_dataloader: Any, args: Any) -> Any:

@@ -87,9 +87,9 @@ def classifier_init(args: ModelArguments, label_names: Sequence[str]) -> Callabl
     -------
     callable without arguments that returns the model. What cannot be loaded raises InvalidInputError.
     """
-    config = _load(AutoConfig, args.config_name or args.name, args, num_labels=len(label_names))
-    config.id2label = dict(enumerate(label_names))
-    config.label2id = {name: i for i, name in enumerate(label_names)}
+    ids = {name: i for i, name in enumerate(label_names)}
+    names = dict(enumerate(label_names))
+    config = _load(AutoConfig, args.config_name or args.name, args, id2label=names, label2id=ids)
     options = {"config": config, "ignore_mismatched_sizes": args.ignore_mismatched_sizes}
 
     def model_init() -> Any:

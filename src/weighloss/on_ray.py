@@ -3,31 +3,21 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from tqdm.auto import tqdm
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from .checkpoints import checkpoint_at, mark
-from .checks import check_sweep
+from .checkpoints import checkpoint_at
+from .checks import check_sweep_on_ray
 from .errors import InvalidInputError, SweepStoppedError, reason
-from .leg import FinishedLeg, KeptBy, LegEvaluation
-from .plan import BegunSweep, SweepPlan
-from .point import FailedLeg, SweepPoint
+from .leg_on_ray import Collector, LegOnRay
+from .plan import SweepPlan
 from .record import RatioSweep
-from .search import RatioSearch
-from .store import write_predictions
 from .sweep import RatioSweepCallback
-from .trainer import TrainingDriver, WeightedLossTrainer
-
-_WORST = -1e9  # Ray Tune compares objectives, and NaN with nothing
+from .trainer import WeightedLossTrainer
 
 
 def sweep_on_ray(
@@ -74,28 +64,28 @@ def sweep_on_ray(
         raise InvalidInputError(
             "legs on Ray need Ray Tune, which is not installed: run pip install 'weighloss[ray]'."
         ) from None
-    if isinstance(callback.ratios, RatioSearch):
-        raise InvalidInputError(
-            "a search takes its ratios one after the other: give a list of ratios for legs on Ray."
-        )
-    if callback.preview:
-        raise InvalidInputError("a preview trains in one process, from activations on its disk: leave Ray out.")
-    if trainer.model_init is None:
-        raise InvalidInputError("legs on Ray start from a model of their own: give the trainer model_init, not model.")
-    check_sweep(callback, trainer)
+    check_sweep_on_ray(callback, trainer)
     plan, args = SweepPlan(callback, trainer), trainer.args
     keeps_last = not args.load_best_model_at_end
     with ExitStack() as stack:
         begun = stack.enter_context(plan.begun(plan.model_digest()))
         stack.enter_context(_connected(ray, address))
         _check_resources(ray, cpus_per_trial, gpus_per_trial)
-        collector = _beside_this_process(
-            ray, _Collector, begun, plan.folder.absolute(), Path(args.output_dir).absolute(), keeps_last
-        )
         legs = plan.legs_of(begun.sweep)
         done = {(leg.ratio, leg.seed) for leg in begun.sweep.done}
         missing = [i for i, leg in enumerate(legs) if leg not in done]
-        leg = _Leg(collector, legs, plan.kept_by, keeps_last, begun.sweep.epochs_per_ratio, cpus_per_trial)
+        best = None
+        if keeps_last and not missing and begun.checkpoint is not None:
+            best = 0.0, begun.sweep.done[-1].global_step
+        elif not keeps_last and begun.best is not None:
+            best = begun.best[1], begun.best[0].global_step
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(  # to whose disk it writes
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        actor: Any = ray.remote(Collector)
+        folders = plan.folder.absolute(), Path(args.output_dir).absolute()
+        collector = actor.options(num_cpus=0, scheduling_strategy=here).remote(begun.sweep, *folders, best)
+        leg = LegOnRay(collector, legs, plan.kept_by, keeps_last, begun.sweep.epochs_per_ratio, cpus_per_trial)
         stopped_by = _run_trials(trainer, callback, leg, missing, {"cpu": cpus_per_trial, "gpu": gpus_per_trial})
         sweep, kept = ray.get(collector.result.remote())
         callback.sweep = sweep
@@ -113,20 +103,15 @@ def sweep_on_ray(
             trainer._load_best_model()
             args.weight_ratio = callback.sweep.kept_point.ratio
         trainer.record_class_weights()
-        if plan.kept_by.requirement is not None:
-            trainer.model.config.update({"requirement": plan.kept_by.requirement.text})
         callback.sweep.save(plan.folder)
-        if sweep.points:
-            from .plot import plot_sweep  # here, since matplotlib takes longer to import than all of weighloss
-
-            plot_sweep(callback.sweep, plan.folder)
+        plan.draw_charts(callback.sweep)
     return callback.sweep
 
 
 def _run_trials(
     trainer: WeightedLossTrainer,
     callback: RatioSweepCallback,
-    leg: _Leg,
+    leg: LegOnRay,
     numbers: list[int],
     resources: dict[str, float],
 ) -> Exception:
@@ -155,9 +140,8 @@ def _run_trials(
             self.bar.close()
 
     progress = Progress()
-    with suppress(ValueError):
-        trainer.remove_callback(callback)
-    trainer.add_callback(leg)
+    callbacks = trainer.callback_handler.callbacks
+    trainer.callback_handler.callbacks = [*(other for other in callbacks if other is not callback), leg]
     # Else it holds data loaders of a training before, which do not pickle.
     trainer.accelerator.gradient_state.dataloader_references = [None]
     try:
@@ -178,7 +162,7 @@ def _run_trials(
         if progress.failed is not None and os.path.exists(progress.failed.error_file or ""):
             ended = RuntimeError(Path(progress.failed.error_file).read_text().strip().splitlines()[-1])
     finally:
-        trainer.remove_callback(leg)
+        trainer.callback_handler.callbacks = callbacks  # Ray's search takes TensorBoard's away
         args._n_gpu = num_gpus
         trainer.hp_search_backend = None
         shutil.rmtree(storage, ignore_errors=True)
@@ -214,113 +198,3 @@ def _check_resources(ray: Any, cpus: float, gpus: float) -> None:
             raise InvalidInputError(
                 f"each leg is to have {wanted:g} {name}s, but the cluster has {there.get(name, 0):g}: give it fewer."
             )
-
-
-def _beside_this_process(ray: Any, kind: type, *args: Any) -> Any:
-    """An actor on the machine of this process, whose disk it writes to."""
-    node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    return ray.remote(kind).options(num_cpus=0, scheduling_strategy=node).remote(*args)
-
-
-class _Collector:
-    """Writes what the legs come to, in the folder of the process that drives the sweep, wherever the legs run."""
-
-    def __init__(self, begun: BegunSweep, folder: Path, output_dir: Path, keeps_last: bool) -> None:
-        self._sweep, self._folder, self._output_dir = begun.sweep, folder, output_dir
-        self._best = None if begun.best is None or keeps_last else (begun.best[1], -begun.best[0].global_step)
-        if keeps_last and begun.checkpoint is not None:  # of the last leg
-            self._best = 0.0, -begun.sweep.done[-1].global_step
-
-    def wants_model(self, value: float, global_step: int) -> bool:
-        """Whether the model of a leg would be the one that is kept so far; of equals it is that of the first leg."""
-        return value == value and (self._best is None or (value, -global_step) > self._best)
-
-    def add(self, finished: FinishedLeg, value: float, model: dict[str, bytes] | None) -> None:
-        """Write a leg: its predictions, its model where that is the one to keep, its point, in this order."""
-        leg = finished.leg
-        if not isinstance(leg, FailedLeg):
-            of = {"weight_ratio": leg.ratio, "seed": leg.seed}
-            write_predictions(self._folder / leg.predictions, finished.logits, finished.labels, of)
-        older = None
-        if model is not None and self.wants_model(value, leg.global_step):
-            older = None if self._best is None else checkpoint_at(self._output_dir, -self._best[1])
-            checkpoint = checkpoint_at(self._output_dir, leg.global_step)
-            for name, content in model.items():  # the Trainer's state comes last, as in its own checkpoints
-                (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
-                (checkpoint / name).write_bytes(content)
-            mark(checkpoint, self._sweep)
-            self._best = value, -leg.global_step
-        self._sweep = self._sweep.with_leg(leg)
-        self._sweep.save(self._folder)
-        if older is not None:
-            shutil.rmtree(older, ignore_errors=True)
-
-    def result(self) -> tuple[RatioSweep, int | None]:
-        """The sweep, and the step whose checkpoint is kept."""
-        return self._sweep, None if self._best is None else -self._best[1]
-
-
-class _Leg(TrainingDriver):
-    """Makes a trial's training one leg, and sends what it comes to to the collector."""
-
-    def __init__(
-        self,
-        collector: Any,
-        legs: list[tuple[float, int]],
-        kept_by: KeptBy,
-        keeps_last: bool,
-        epochs: int,
-        threads: int,
-    ) -> None:
-        self._collector, self._legs, self._kept_by, self._keeps_last = collector, legs, kept_by, keeps_last
-        self._epochs, self._threads = epochs, threads
-
-    @contextmanager
-    def driving(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any, trial: Any = None) -> Iterator[Any]:
-        """Set the trainer up for the trial's leg, before a model is made from the seed."""
-        args = trainer.args
-        self._trainer, self._number = trainer, trial.pop("leg")
-        args.weight_ratio, args.seed = self._legs[self._number]
-        args.num_train_epochs, args.metric_for_best_model = self._epochs, None
-        args.save_strategy, args.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
-        torch.set_num_threads(self._threads)
-        self._evaluation, self._started = LegEvaluation(trainer), time.perf_counter()
-        yield resume_from_checkpoint
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for the leg's evaluation."""
-        if state.global_step == state.max_steps:
-            self._evaluation.expect()
-            control.should_evaluate = True
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, eval_dataloader: Any = None, **kwargs: Any
-    ) -> None:
-        """Send the leg away."""
-        import ray
-
-        if not self._evaluation.is_of_leg:
-            return
-        finished = self._evaluation.finished(
-            metrics,
-            eval_dataloader,
-            self._number,
-            global_step=self._number * state.max_steps + state.global_step,
-            seconds=time.perf_counter() - self._started,
-        )
-        value = self._kept_by.value(finished)
-        if self._keeps_last and isinstance(finished.leg, SweepPoint):
-            value = float(self._number)
-        wanted = ray.get(self._collector.wants_model.remote(value, finished.leg.global_step))
-        ray.get(self._collector.add.remote(finished, value, self._model(state) if wanted else None))
-        metrics["eval_objective"] = value if value == value else _WORST
-
-    def _model(self, state: Any) -> dict[str, bytes]:
-        """The files of a checkpoint of the model, by name."""
-        with tempfile.TemporaryDirectory() as folder:
-            self._trainer.save_model(folder, _internal_call=True)
-            state.save_to_json(str(Path(folder) / TRAINER_STATE_NAME))
-            files = sorted(Path(folder).rglob("*"), key=lambda file: file.name == TRAINER_STATE_NAME)
-            return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,23 +15,25 @@ import numpy as np
 from transformers import set_seed
 
 from . import fingerprint
-from .checkpoints import checkpoint_at, is_usable, newest_within, remove_broken
+from .checkpoints import checkpoint_at, is_usable, newest_within, remove_broken, write_state
 from .choose import Requirement
 from .errors import InvalidInputError
 from .folder import found_in, held
 from .leg import FinishedLeg, KeptBy
 from .point import SweepPoint
+from .ratios import ratio_grid, unique_ratios
 from .record import RatioSweep
 from .rewind import has_seeded_order
 from .search import RatioSearch
 from .store import ACTIVATIONS_FOLDER
 from .trainer import WeightedLossTrainer
-from .weights import ratio_grid, unique_ratios
 
 if TYPE_CHECKING:
     from .sweep import RatioSweepCallback
 
 logger = logging.getLogger(__name__)
+
+BATCH_SIZE = "train_batch_size"  # of the arguments in the record: the one that the batch-size finder found
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class SweepPlan:
         if wanted is None and self._search is not None and args.load_best_model_at_end:
             wanted = self._search.requirement
         requirement = None if wanted is None else Requirement.parse(wanted)
-        metric, is_greater_better = args.metric_for_best_model, args.greater_is_better is not False
+        metric = (args.metric_for_best_model or "").removeprefix("eval_")
+        is_greater_better = args.greater_is_better is not False
         self.kept_by = KeptBy(requirement, metric, is_greater_better, trainer.positive_label)
         self._of_preview = {"activations_dtype": callback.activations_dtype} if callback.preview else {}
         self._empty = self._empty_sweep(callback)
@@ -99,7 +104,7 @@ class SweepPlan:
         best = None
         for point in sweep.points:
             value = self.kept_by.value(FinishedLeg(point, *sweep.predictions(point)))
-            if value == value and (best is None or value > best[1]):
+            if not math.isnan(value) and (best is None or value > best[1]):
                 best = point, value
         return best
 
@@ -154,6 +159,39 @@ class SweepPlan:
             else:
                 remove_broken(args.output_dir)
                 yield self._going_on(self._searched(found))
+
+    def steps_per_leg(self, sweep: RatioSweep) -> int:
+        """Optimizer steps of each of the legs, of which one at least is done."""
+        leg = sweep.done[0]
+        return leg.global_step // (self.legs_of(sweep).index((leg.ratio, leg.seed)) + 1)
+
+    @contextmanager
+    def resumed_from(self, begun: BegunSweep) -> Iterator[str | None]:
+        """The folder from which the Trainer goes on: a checkpoint, or the mere state between two legs."""
+        sweep = begun.sweep
+        if begun.checkpoint is not None or not sweep.done:
+            yield None if begun.checkpoint is None else str(begun.checkpoint)
+            return
+        steps_per_leg = self.steps_per_leg(sweep)
+        with tempfile.TemporaryDirectory() as folder:
+            write_state(
+                Path(folder),
+                self._trainer,
+                global_step=len(sweep.done) * steps_per_leg,
+                max_steps=self.most_legs(sweep) * steps_per_leg,
+                train_batch_size=sweep.arguments.get(BATCH_SIZE, self._trainer.args.train_batch_size),
+            )
+            yield folder
+
+    def draw_charts(self, sweep: RatioSweep) -> None:
+        """The charts, in the sweep's folder; what was trained is not lost for one that cannot be drawn."""
+        if sweep.points:
+            from .plot import plot_sweep  # here, since matplotlib takes longer to import than all of weighloss
+
+            try:
+                plot_sweep(sweep, self.folder)
+            except (ValueError, OSError) as error:
+                logger.warning("The charts could not be drawn: %s", error)
 
     def _going_on(self, sweep: RatioSweep) -> BegunSweep:
         args = self._trainer.args
@@ -220,7 +258,7 @@ class SweepPlan:
             given = _as_list("ratios", callback.ratios)
             ratios = unique_ratios([trainer.weights_at(r).ratio if isinstance(r, str) else r for r in given])
         for ratio in ratios:
-            trainer.weights_at(ratio)
+            trainer.weights_at(ratio)  # refuses what has no meaning for these counts
         info = getattr(trainer.train_dataset, "info", None)
         return RatioSweep(
             counts=natural.counts.tolist(),

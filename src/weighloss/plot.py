@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.metrics import precision_recall_curve
 
 from .record import RatioSweep
@@ -217,17 +217,15 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
 
 def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
     """Lower and upper end (n_ratios, 2) of precision and recall; nothing where a single seed has no intervals."""
-    if len(sweep.seeds) > 1:
-        ends = {}
-        for name in ("precision", "recall"):
-            ends[name] = np.array([[min(seeds), max(seeds)] for seeds in sweep.values_by_ratio(name).values()])
-        return ends
-    ends = {}
-    for name in ("precision_interval", "recall_interval"):
-        values = [getattr(points[0], name) for points in sweep.by_ratio().values()]
-        if None not in values:
-            ends[name.removesuffix("_interval")] = np.array(values)
-    return ends
+    bands = {}
+    for name in ("precision", "recall"):
+        if len(sweep.seeds) > 1:
+            ends = [[min(values), max(values)] for values in sweep.values_by_ratio(name).values()]
+        else:
+            ends = [getattr(points[0], f"{name}_interval") for points in sweep.by_ratio().values()]
+        if None not in ends:
+            bands[name] = np.array(ends)
+    return bands
 
 
 def _log_axis(axes: Any, sweep: RatioSweep) -> None:
@@ -239,7 +237,7 @@ def _log_axis(axes: Any, sweep: RatioSweep) -> None:
     axes.set_xscale("log")
     axes.set_xlabel(f"weight ratio $w_r$, of {of[sweep.average]} (log scale)")
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,8 +53,8 @@ class SweepPoint:
     seconds: float
     global_step: int
     predictions: str
-    precision_interval: list[float] | None = None
-    recall_interval: list[float] | None = None
+    precision_interval: list[float] | None = field(default=None, hash=False)
+    recall_interval: list[float] | None = field(default=None, hash=False)
     other_metrics: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
@@ -93,14 +93,14 @@ class FailedLeg:
 Leg = TypeVar("Leg", SweepPoint, FailedLeg)
 
 
-def in_order(*legs: Leg) -> tuple[Leg, ...]:
-    """As they were trained."""
-    return tuple(sorted(legs, key=lambda leg: leg.global_step))
+def with_interval(value: float, ends: Sequence[float] | None) -> str:
+    """A figure, with its interval where it has one."""
+    return f"{value:.3f}" + (" ({:.3f} to {:.3f})".format(*ends) if ends else "")
 
 
 def read_legs(file: Path, content: dict[str, Any], name: str, kind: type[Leg]) -> Iterator[tuple[int, Leg]]:
     """The legs that a `sweep.json` lists by a name, with their places in the list, without the damaged ones."""
-    for i, leg in enumerate(content.get(name, [])):
+    for i, leg in enumerate(content.get(name) or []):
         try:
             read = kind(**leg)
             if not all(

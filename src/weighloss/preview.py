@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import torch
 from transformers import set_seed
 from transformers.trainer_utils import number_of_arguments
 
-from .activations import LENGTH, ActivationCollator, cache_activations, length
+from .activations import LENGTH, ActivationCollator, cache_activations, row_length
 from .errors import InvalidInputError
+from .probe import find_at_first_position_only
 from .store import ACTIVATIONS_FOLDER
 from .trainer import WeightedLossTrainer
 from .trunk import Trunk
@@ -24,7 +24,6 @@ LEARNING_RATE_FACTOR = 4.0
 BATCH_SIZE_DIVISOR = 2
 SMALLEST_BATCH = 8
 _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")  # the newer name and the older
-_ALLOWED = 1e-4  # difference in logits of a model that is cut: that of float32's arithmetic
 
 
 @contextmanager
@@ -42,28 +41,16 @@ def previewing(
         When the model cannot be cut, or the disk lacks the room for the activations.
     """
     args, make = trainer.args, trainer.model_init
-    if trainer.neftune_noise_alpha is not None:
-        raise InvalidInputError("neftune_noise_alpha changes what a preview computes only once: leave it out.")
-    if trainer.given_optimizer:
-        raise InvalidInputError(
-            "a preview makes an optimizer for what it trains, with four times args.learning_rate: leave optimizers= out."
-        )
-    if args.n_gpu > 1:
-        raise InvalidInputError(
-            f"a preview computes on one GPU per process, not on {args.n_gpu}: start it with torchrun, or set "
-            "CUDA_VISIBLE_DEVICES=0."
-        )
     model = trainer.model if make is None else _made(trainer, seeds[0])
     trunk = Trunk(model, train_layers)
-    others = [] if make is None else [Trunk(_made(trainer, seed), train_layers) for seed in seeds[1:2]]
-    if any(_digest(other) != _digest(trunk) for other in others):
-        raise InvalidInputError(
-            "model_init draws the lower layers anew with every seed: a preview needs pretrained ones."
-        )
+    if make is not None and len(seeds) > 1:
+        other = Trunk(_made(trainer, seeds[1]), train_layers)
+        if not all(map(torch.equal, trunk.parameters(), other.parameters())):
+            raise InvalidInputError(
+                "model_init draws the lower layers anew with every seed: a preview needs pretrained ones."
+            )
     model.to(args.device)
     given = {
-        "model": trainer.model,
-        "model_wrapped": trainer.model_wrapped,
         "model_init": make,
         "train_dataset": trainer.train_dataset,
         "eval_dataset": trainer.eval_dataset,
@@ -83,16 +70,15 @@ def previewing(
         )
         if hasattr(args, name)
     }
-    at_first_position_only: dict[str, bool] = {}
+    collator = ActivationCollator(trunk, dtype, trainer.label_names, trainer.is_multi_label)
+    rows, collate = _as_trained_on(trainer, trainer.train_dataset)
+    batch = collate(_of_all_lengths(rows, trunk.main_input))
+    inputs = {key: value for key, value in batch.items() if key not in trainer.label_names}
+    at_first_position_only = find_at_first_position_only(trunk, model, inputs)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{ACTIVATIONS_FOLDER}-") as activations:
         cached: list[Any] = []
-        collator = ActivationCollator(trunk, dtype, trainer.label_names, trainer.is_multi_label)
         for name, dataset in (("training", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
             rows, collate = _as_trained_on(trainer, dataset)
-            if not cached:
-                batch = collate(_of_all_lengths(rows, trunk.main_input))
-                inputs = {key: value for key, value in batch.items() if key not in trainer.label_names}
-                at_first_position_only = find_at_first_position_only(trunk, model, inputs)
             cached.append(
                 cache_activations(
                     rows,
@@ -128,11 +114,10 @@ def previewing(
         finally:
             for name, value in arguments.items():
                 setattr(args, name, value)
-            whole = trainer.model
-            trunk.join(whole)
+            trunk.join(trainer.model)
             for name, value in given.items():
                 setattr(trainer, name, value)
-            trainer.model = trainer.model_wrapped = whole
+            trainer.model_wrapped = trainer.model
             vars(trainer).pop("_eval_dataloaders", None)
 
 
@@ -145,8 +130,8 @@ def _as_trained_on(trainer: WeightedLossTrainer, dataset: Any) -> tuple[Any, Any
 
 def _of_all_lengths(dataset: Any, main_input: str) -> list[Any]:
     """The shortest, a middling and the longest of 64 rows: a batch with padding, where there is any."""
-    few = [dataset[i] for i in sorted({int(i) for i in np.linspace(0, len(dataset) - 1, 64)})]
-    few.sort(key=lambda row: length(row, main_input))
+    few = [dataset[i] for i in np.unique(np.linspace(0, len(dataset) - 1, 64, dtype=int)).tolist()]
+    few.sort(key=lambda row: row_length(row, main_input))
     return [few[i] for i in sorted({0, len(few) // 2, len(few) - 1})]
 
 
@@ -158,95 +143,3 @@ def _made(trainer: WeightedLossTrainer, seed: int) -> Any:
 def _cut(model: Any, train_layers: int, at_first_position_only: dict[str, bool]) -> Any:
     Trunk(model, train_layers).cut(at_first_position_only)
     return model
-
-
-def _digest(trunk: Trunk) -> str:
-    digest = hashlib.sha256()
-    for parameter in trunk.parameters():
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def find_at_first_position_only(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> dict[str, bool]:
-    """The linear maps of the last layer that need to be computed at the first position only; which of them stay short.
-
-    Parameters
-    ----------
-    trunk : Trunk
-        That of the model.
-    model : PreTrainedModel
-    inputs : dict of str to Tensor
-        A batch of the whole model, without labels; one with padding tells more.
-
-    Returns
-    -------
-    dict of str to bool, as `Trunk.cut` takes it.
-
-    Raises
-    ------
-    InvalidInputError
-        For a model that does not come to the same from its activations, as none does that looks at its inputs again.
-    """
-    training = model.training
-    try:
-        difference, reason = _difference(trunk, model, inputs)
-        if not difference <= _ALLOWED:
-            raise InvalidInputError(
-                f"{type(model).__name__} cannot be cut off from its lower layers ({reason}): leave the preview out."
-            )
-        inputs = {name: value.to(model.device) for name, value in inputs.items()}
-        found = dict.fromkeys(trunk.read_at_first_position_only(inputs), False)
-        cut_inputs = _cut_inputs(trunk, model, inputs)
-        model.train()
-        drawn = _logits_of_cut(trunk, model, cut_inputs, {})
-
-        def is_same(at_first_position_only: dict[str, bool]) -> bool:
-            with suppress(Exception):  # whatever a model makes of what is shorter than it expects
-                logits = _logits_of_cut(trunk, model, cut_inputs, at_first_position_only)
-                # Dropout draws at all positions in the leg that is computed in full: so it must here.
-                return torch.allclose(logits, drawn, rtol=0, atol=_ALLOWED)
-            return False
-
-        if not is_same(found):
-            return {}
-        for name in found:
-            found[name] = is_same(found | {name: True})
-        return found
-    finally:
-        model.train(training)
-
-
-def _difference(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> tuple[float, str]:
-    """The largest difference in logits between a model that is cut and the whole one, and what to say of it."""
-    with torch.no_grad():
-        whole = model.eval()(**{name: value.to(model.device) for name, value in inputs.items()}).logits
-    try:
-        logits = _logits_of_cut(trunk, model, _cut_inputs(trunk, model, inputs), {})
-        if whole.ndim > 2:  # of tokens; what stands at the padding is nobody's
-            whole = whole[:, : logits.shape[1]]
-        differences = (logits.expand_as(whole) - whole).abs()
-        if differences.ndim > 2 and "attention_mask" in inputs:
-            differences = differences[inputs["attention_mask"][:, : logits.shape[1]].bool()]
-    except Exception as error:  # whatever a model makes of inputs that it does not expect
-        return float("inf"), f"{type(error).__name__}: {error}".splitlines()[0]
-    return differences.max().item(), f"its logits differ by {differences.max():.2g}"
-
-
-def _cut_inputs(trunk: Trunk, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    collator = ActivationCollator(trunk)
-    rows = collator.rows(inputs, model.device)
-    return {name: value.to(model.device) for name, value in collator(rows).items()}
-
-
-@torch.no_grad()
-def _logits_of_cut(
-    trunk: Trunk, model: Any, cut_inputs: dict[str, Any], at_first_position_only: dict[str, bool]
-) -> torch.Tensor:
-    """With the same dropout each time, if the model is in training."""
-    trunk.cut(at_first_position_only)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return model(**cut_inputs).logits
-    finally:
-        trunk.join(model)

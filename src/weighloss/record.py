@@ -15,7 +15,7 @@ from .bootstrap import Intervals, bootstrap, interval
 from .choose import Choice, Requirement
 from .errors import InvalidInputError, reason
 from .labels import IGNORE_INDEX
-from .point import FailedLeg, SweepPoint, in_order, read_legs
+from .point import FailedLeg, SweepPoint, read_legs
 from .store import PREDICTIONS_FOLDER, PREVIEW_FOLDER, SWEEP_FILE, is_readable, read_json, read_predictions, write_json
 from .weights import ClassWeights
 
@@ -168,8 +168,15 @@ class RatioSweep:
     def positives_and_scores(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
         """Whether an item is positive, and the log odds that the leg gives it: bool and float arrays (n_items,).
 
-        Of several labels per example every one is an item. There are none for averages over classes.
+        Of several labels per example every one is an item.
+
+        Raises
+        ------
+        InvalidInputError
+            For more than two classes, which have no one score, and as `predictions`.
         """
+        if self.average == "macro":
+            raise InvalidInputError(f"{len(self.label_names)} classes have no one score: look at their predictions.")
         logits, labels = self.predictions(point)
         if self.average == "micro":
             counted = labels != IGNORE_INDEX
@@ -179,9 +186,10 @@ class RatioSweep:
 
     def with_leg(self, leg: SweepPoint | FailedLeg) -> RatioSweep:
         """The sweep with one more leg, at its place in their order."""
-        if isinstance(leg, FailedLeg):
-            return replace(self, failed=in_order(*self.failed, leg))
-        return replace(self, points=in_order(*self.points, leg))
+        name = "failed" if isinstance(leg, FailedLeg) else "points"
+        legs = sorted([*getattr(self, name), leg], key=lambda leg: leg.global_step)
+        changed: dict[str, Any] = {name: tuple(legs)}
+        return replace(self, **changed)
 
     @property
     def done(self) -> list[SweepPoint | FailedLeg]:
@@ -397,12 +405,9 @@ class RatioSweep:
 
     def at(self, ratio: float, name: str) -> float:
         """An attribute of the points at any ratio, interpolated in log w_r between ratios at which positives are found."""
-        found = self._found()
-        return float(np.interp(math.log(ratio), np.log(found["ratio"]), found[name]))
-
-    def _found(self) -> dict[str, np.ndarray]:
-        curve = self.curve("precision", "recall", "f1", "tp")
-        return {name: values[curve["tp"] > 0] for name, values in curve.items()}
+        curve = self.curve(name, "tp")
+        found = curve["tp"] > 0
+        return float(np.interp(math.log(ratio), np.log(curve["ratio"][found]), curve[name][found]))
 
     def predictions(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n_items, n_classes), float32, and labels (n_items,), int64, of a leg, in the evaluation set's order.

@@ -15,11 +15,13 @@ from .bootstrap import bootstrap
 from .calibration import expected_calibration_error
 from .errors import InvalidInputError
 from .evaluate_metric import PrecisionRecall
-from .metrics import decisions
-from .point import MEASURED, SweepPoint
+from .metrics import decisions, precision_recall
+from .point import MEASURED, SweepPoint, with_interval
 from .record import RatioSweep
 from .threshold import ThresholdPoint, UnweightedThresholds
 from .weights import ClassWeights
+
+COLUMNS = ("w_r", "x natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN", "")  # of the table
 
 
 def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
@@ -43,7 +45,6 @@ def summary(sweep: RatioSweep) -> str:
     failed = [f"Failed. At w_r = {leg.ratio:.4g} with seed {leg.seed}: {leg.reason}." for leg in sweep.failed]
     if not sweep.points:
         return "\n".join(failed)
-    break_even = sweep.break_even()
     lines = [
         f"Natural ratio. {sentence(sweep, ratio)}"
         for ratio in sweep.by_ratio()
@@ -59,6 +60,7 @@ def summary(sweep: RatioSweep) -> str:
         lines.append(f"No ratio found any {name}: train longer, or raise the learning rate.")
     else:
         lines.append(f"Best F1. {sentence(sweep, sweep.best('f1'))}")
+    break_even = sweep.break_even()
     if break_even is None:
         lines.append("The curves of precision and recall do not cross: no break-even.")
     else:
@@ -85,11 +87,10 @@ def table(sweep: RatioSweep) -> str:
     -------
     str, one line per row.
     """
-    header = ["w_r", "x natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN", ""]
     cells = rows(sweep)
     width = max(9, *(len(row[3]) for row in cells))
     line = f"{{:>9}} {{:>9}} {{:>9}}  {{:>{width}}} {{:>{width}}} {{:>6}}  {{:>6}} {{:>6}} {{:>6}} {{:>6}}  {{}}"
-    return "\n".join(line.format(*row).rstrip() for row in (header, *cells))
+    return "\n".join(line.format(*row).rstrip() for row in (COLUMNS, *cells))
 
 
 def rows(sweep: RatioSweep) -> list[list[str]]:
@@ -194,10 +195,8 @@ def worth(sweep: RatioSweep, requirement: str | None = None) -> str:
 
 
 def _precision_and_recall(point: SweepPoint | ThresholdPoint) -> str:
-    parts = (("precision", point.precision, point.precision_interval), ("recall", point.recall, point.recall_interval))
-    return ", ".join(
-        f"{name} {value:.3f}" + (" ({:.3f} to {:.3f})".format(*ends) if ends else "") for name, value, ends in parts
-    )
+    precision = with_interval(point.precision, point.precision_interval)
+    return f"precision {precision}, recall {with_interval(point.recall, point.recall_interval)}"
 
 
 def _calibration(sweep: RatioSweep, point: SweepPoint) -> str:
@@ -212,21 +211,19 @@ def _calibration(sweep: RatioSweep, point: SweepPoint) -> str:
 
 
 def recomputed(sweep: RatioSweep) -> RatioSweep:
-    """The sweep with its points' metrics and intervals computed anew, with `evaluate`, from the predictions on disk.
+    """The sweep with its points' metrics and intervals computed anew from the predictions on disk.
 
     Raises
     ------
     InvalidInputError
         When a leg's predictions cannot be read.
     """
-    metric, points = PrecisionRecall(), []
+    points = []
     for point in sweep.points:
         predictions = sweep.predictions(point)
-        results = metric.compute(**decisions(*predictions, sweep.positive_label))
-        results |= bootstrap([predictions], sweep.positive_label).of_point()
-        points.append(
-            replace(point, **{name: results[name] for name in (*MEASURED, "precision_interval", "recall_interval")})
-        )
+        measured: dict[str, Any] = precision_recall(**decisions(*predictions, sweep.positive_label))
+        intervals = bootstrap([predictions], sweep.positive_label).of_point()
+        points.append(replace(point, **{name: measured[name] for name in MEASURED}, **intervals))
     return replace(sweep, points=tuple(points))
 
 
@@ -250,27 +247,25 @@ def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
     InvalidInputError
         When a metric cannot be loaded, or a leg's predictions cannot be read.
     """
+    if not metrics:
+        return {}
     own = PrecisionRecall()
     known = [
         metric for metric in metrics if metric in ("precision", "recall", "f1", "accuracy", "matthews_correlation")
     ]
     others = [_load_metric(metric) for metric in metrics if metric not in known]
 
-    scores: dict[str, list[float]] = {}
-    for points in sweep.by_ratio().values():
-        per_seed: dict[str, list[float]] = {}
-        for point in points:
-            decided = decisions(*sweep.predictions(point), sweep.positive_label)
-            items = {name: decided[name] for name in ("predictions", "references")}
-            results = own.compute(**decided)
-            results = {name: results[name] for name in known}
-            for other in others:
-                results |= other.compute(**items)
-            for name, value in results.items():
-                per_seed.setdefault(name, []).append(float(value))
-        for name, values in per_seed.items():
-            scores.setdefault(name, []).append(fmean(values))
-    return {name: np.array(values) for name, values in scores.items()}
+    def of_point(point: SweepPoint) -> dict[str, float]:
+        decided = decisions(*sweep.predictions(point), sweep.positive_label)
+        results = own.compute(**decided)
+        found = {name: results[name] for name in known}
+        for other in others:
+            found |= other.compute(predictions=decided["predictions"], references=decided["references"])
+        return {name: float(value) for name, value in found.items() if np.ndim(value) == 0}
+
+    scores = [[of_point(point) for point in points] for points in sweep.by_ratio().values()]
+    names = scores[0][0] if scores else ()
+    return {name: np.array([fmean(seed[name] for seed in seeds) for seeds in scores]) for name in names}
 
 
 def _load_metric(metric: str) -> Any:

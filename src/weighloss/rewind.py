@@ -45,7 +45,7 @@ class FreshState:
 
     def rewind(self) -> None:
         """Give the trainer what a fresh run with `args.seed` has at the start of its first epoch."""
-        weights = self.rewind_randomness()
+        weights = self._fresh_weights()
         with torch.no_grad():
             for name, tensor in _tensors(self._trainer.model):
                 if name in weights:
@@ -54,8 +54,12 @@ class FreshState:
             if name in self._optimization:
                 part.load_state_dict(copy.deepcopy(self._optimization[name]))
 
-    def rewind_randomness(self) -> dict[str, torch.Tensor]:
-        """Set the random number generators as `rewind` does, and return the weights that a fresh run starts from."""
+    def rewind_randomness(self) -> None:
+        """Set the random number generators as `rewind` does."""
+        self._fresh_weights()
+
+    def _fresh_weights(self) -> dict[str, torch.Tensor]:
+        """The weights that a fresh run starts from, after which the random number generators are as it has them."""
         args = self._trainer.args
         enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
         return dict(_tensors(self._trainer.call_model_init())) if self._weights is None else self._weights

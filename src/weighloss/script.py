@@ -46,6 +46,7 @@ def run(
     main : callable
         Takes one instance of each class of `arguments`.
     arguments : sequence of dataclass
+        The training arguments last.
     description, usage : str
         For `--help`.
     goes_on : bool
@@ -75,8 +76,7 @@ def run(
         command, output_dir = ["python", *without_tokens(sys.argv)], parsed[-1].output_dir
         checkpoints = [] if goes_on else [path for path in checkpoints_in(output_dir) if is_whole(path)]
         if checkpoints:
-            last = max(checkpoints, key=lambda path: int(path.name.split("-")[1]))
-            goes_on, command = True, [*command, "--resume_from_checkpoint", str(last)]
+            goes_on, command = True, [*command, "--resume_from_checkpoint", str(checkpoints[-1])]
         again = shlex.join(command)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             again = f"{again} as before, under torchrun or accelerate launch"
@@ -113,8 +113,8 @@ class _Stopped(KeyboardInterrupt):
 
 @contextmanager
 def _stopping_cleanly() -> Iterator[None]:
-    def stop(*signal: Any) -> None:
-        raise _Stopped(*signal)
+    def stop(number: int, frame: Any) -> None:
+        raise _Stopped(number, frame)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -174,10 +174,11 @@ def preview_and_refine(
         args.output_dir = output_dir
     require_points(callback.sweep)
     say(report.table(callback.sweep), "", report.summary(callback.sweep), "", sep="\n")
+    wanted = callback.sweep.requirement
     kept = callback.sweep.kept_point  # by --metric_for_best_model, where no requirement chooses
-    ratios = callback.sweep.ratios_around(callback.choose or (kept.ratio if kept else "f1"), num_ratios)
+    ratios = callback.sweep.ratios_around(wanted or (kept.ratio if kept else "f1"), num_ratios)
     refined = RatioSweepCallback(
-        ratios, callback.seeds, callback.epochs_per_ratio, dataset_name=callback.dataset_name, choose=callback.choose
+        ratios, callback.seeds, callback.epochs_per_ratio, dataset_name=callback.dataset_name, choose=wanted
     )
     trainer.remove_callback(callback)
     trainer.add_callback(refined)

@@ -10,14 +10,13 @@ import numpy as np
 from .choose import Requirement
 from .errors import InvalidInputError
 
-_SLOPE = (
-    0.3  # of the log odds of precision or recall over log w_r, until two ratios tell; that of one-epoch fine-tunes
-)
+# Of the log odds of precision or recall over log w_r, until two ratios tell; that of one-epoch fine-tunes.
+_SLOPE = 0.3
 _STEPS = math.log(2), math.log(30)  # least and greatest step outwards
 _WIDEST = math.log(1e4)  # from the natural ratio
 _NARROW = math.log(1.1)  # between two ratios that are not worth telling apart
 _NOTHING_FOUND = -20.0
-_FACTOR = math.log(4)  # of the first steps to a maximum
+_FIRST_STEP = math.log(4)  # to a maximum
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,9 @@ def _towards_zero(logs: np.ndarray, gaps: np.ndarray) -> float | None:
 def _towards_maximum(logs: np.ndarray, scores: np.ndarray) -> float | None:
     best = int(np.flatnonzero(scores == scores.max())[-1])  # the highest ratio of those that find nothing
     if best == len(logs) - 1:
-        return float(logs[-1] + _FACTOR)
+        return float(logs[-1] + _FIRST_STEP)
     if best == 0:
-        return float(logs[0] - _FACTOR)
+        return float(logs[0] - _FIRST_STEP)
     left, right = logs[best] - logs[best - 1], logs[best + 1] - logs[best]
     if max(left, right) < 2 * _NARROW:
         return None

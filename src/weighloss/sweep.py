@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,17 +11,18 @@ from typing import Any, TypeVar, cast
 from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, rotate_checkpoints
 
-from .checkpoints import checkpoint_at, mark, write_state
+from .checkpoints import checkpoint_at, mark
 from .checks import check_sweep
+from .driver import TrainingDriver
 from .errors import InvalidInputError, SweepStoppedError
 from .leg import REQUIREMENT_METRIC, LegEvaluation
-from .plan import SweepPlan
+from .plan import BATCH_SIZE, SweepPlan
 from .point import FailedLeg
 from .preview import previewing
 from .rewind import FreshState
 from .search import RatioSearch
-from .store import has_no_room, write_predictions
-from .trainer import TrainingDriver, WeightedLossTrainer
+from .store import has_no_room
+from .trainer import WeightedLossTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ _SET_BY_THE_SWEEP = (
     "num_train_epochs", "eval_strategy", "hub_strategy", "save_total_limit", "seed", "weight_ratio",
     "metric_for_best_model", "greater_is_better",
 )  # fmt: skip
-_BATCH_SIZE = "train_batch_size"  # the one that the batch-size finder found
 _T = TypeVar("_T")
 
 
@@ -121,7 +120,6 @@ class RatioSweepCallback(TrainingDriver):
         args = trainer.args
         check_sweep(self, trainer, resume_from_checkpoint)
         self._plan = SweepPlan(self, trainer)
-        self._warn_of_what_is_not_used(args)
         given = {name: getattr(args, name, None) for name in _SET_BY_THE_SWEEP}
         with ExitStack() as stack:
             model_digest = self._plan.model_digest()
@@ -145,7 +143,8 @@ class RatioSweepCallback(TrainingDriver):
             if self._plan.kept_by.requirement is not None:
                 args.metric_for_best_model, args.greater_is_better = REQUIREMENT_METRIC, True
             try:
-                yield self._resumed(stack, trainer, begun.checkpoint)
+                self.loads_weights = begun.checkpoint is not None
+                yield stack.enter_context(self._plan.resumed_from(begun))
                 given["weight_ratio"] = args.weight_ratio  # that of the model which the trainer now holds
             except BaseException as error:
                 if trainer.model_init is None:
@@ -159,17 +158,10 @@ class RatioSweepCallback(TrainingDriver):
                     setattr(args, name, value)
                 self._evaluation.close()
                 trainer.record_class_weights()
-                if self._plan.kept_by.requirement is not None:
-                    trainer.model.config.update({"requirement": self._plan.kept_by.requirement.text})
                 self._trainer = None
                 del self._fresh
-            if self.sweep.points and trainer.is_world_process_zero():
-                from .plot import plot_sweep  # here, since matplotlib takes longer to import than all of weighloss
-
-                try:
-                    plot_sweep(self.sweep, self._plan.folder)
-                except (ValueError, OSError) as error:  # what was trained is not lost for a chart
-                    logger.warning("The charts could not be drawn: %s", error)
+            if trainer.is_world_process_zero():
+                self._plan.draw_charts(self.sweep)
 
     def schedule_steps(self, num_training_steps: int) -> int:
         """Every leg has a schedule of its own."""
@@ -188,13 +180,11 @@ class RatioSweepCallback(TrainingDriver):
             )
         self.sweep = self._begun.sweep
         self._legs = self._plan.legs_of(self.sweep)
-        for leg in self.sweep.done:
-            steps = leg.global_step / (self._legs.index((leg.ratio, leg.seed)) + 1)
-            if steps != self._steps_per_leg:
-                raise InvalidInputError(
-                    f"{self._plan.folder} holds legs of {steps:g} optimizer steps, not {self._steps_per_leg}: go on "
-                    "with the same batch size, or give another output folder."
-                )
+        if self.sweep.done and (steps := self._plan.steps_per_leg(self.sweep)) != self._steps_per_leg:
+            raise InvalidInputError(
+                f"{self._plan.folder} holds legs of {steps} optimizer steps, not {self._steps_per_leg}: go on with the "
+                "same batch size, or give another output folder."
+            )
         self._epoch = state.global_step * self.epochs_per_ratio // self._steps_per_leg
         self._is_within_a_leg = state.global_step % self._steps_per_leg > 0  # by a checkpoint
         if self._begun.best is not None:
@@ -203,7 +193,7 @@ class RatioSweepCallback(TrainingDriver):
             state.best_global_step = best.global_step
             state.best_model_checkpoint = str(checkpoint_at(args.output_dir, best.global_step))
         if args.auto_find_batch_size:
-            self.sweep = replace(self.sweep, arguments=self.sweep.arguments | {_BATCH_SIZE: state.train_batch_size})
+            self.sweep = replace(self.sweep, arguments=self.sweep.arguments | {BATCH_SIZE: state.train_batch_size})
         self._is_to_write = True
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
@@ -213,12 +203,12 @@ class RatioSweepCallback(TrainingDriver):
         if not goes_on and epoch % self.epochs_per_ratio:
             return
         done = {(leg.ratio, leg.seed) for leg in self.sweep.done}
-        self._leg = next(i for i, leg in enumerate(self._legs) if leg not in done)
-        args.weight_ratio, args.seed = self._legs[self._leg]
+        self._number = next(i for i, leg in enumerate(self._legs) if leg not in done)
+        args.weight_ratio, args.seed = self._legs[self._number]
         if goes_on:
             self._fresh.rewind_randomness()
         else:
-            state.global_step = self._leg * self._steps_per_leg
+            state.global_step = self._number * self._steps_per_leg
             self._fresh.rewind()
         self._fresh.rewind_data_order(train_dataloader, epoch - epoch % self.epochs_per_ratio)
         cast(WeightedLossTrainer, self._trainer).record_class_weights()
@@ -246,16 +236,14 @@ class RatioSweepCallback(TrainingDriver):
         finished = self._evaluation.finished(
             metrics,
             eval_dataloader,
-            self._leg,
+            self._number,
             global_step=state.global_step,
             seconds=time.perf_counter() - self._started,
         )
         if isinstance(finished.leg, FailedLeg):
             logger.warning("w_r = %.4g, seed %d: %s.", finished.leg.ratio, finished.leg.seed, finished.leg.reason)
         elif state.is_world_process_zero:
-            file = self._plan.folder / finished.leg.predictions
-            of = {"weight_ratio": finished.leg.ratio, "seed": finished.leg.seed}
-            write_predictions(file, finished.logits, finished.labels, of)
+            finished.write_predictions(self._plan.folder)
         self.sweep = self.sweep.with_leg(finished.leg)
         self._is_to_write = True
         if args.metric_for_best_model is not None and (
@@ -292,25 +280,6 @@ class RatioSweepCallback(TrainingDriver):
         self._is_to_write = True
         self._write()
 
-    def _resumed(self, stack: ExitStack, trainer: WeightedLossTrainer, checkpoint: Path | None) -> str | None:
-        """The folder from which the Trainer goes on: a checkpoint, or the mere state between two legs."""
-        self.loads_weights = checkpoint is not None
-        done = self.sweep.done
-        if checkpoint is not None:
-            return str(checkpoint)
-        if not done:
-            return None
-        steps_per_leg = done[0].global_step // (self._legs.index((done[0].ratio, done[0].seed)) + 1)
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        write_state(
-            Path(folder),
-            trainer,
-            global_step=len(done) * steps_per_leg,
-            max_steps=self._num_legs * steps_per_leg,
-            train_batch_size=self.sweep.arguments.get(_BATCH_SIZE, trainer.args.train_batch_size),
-        )
-        return folder
-
     def _write(self) -> None:
         if self._is_to_write and cast(WeightedLossTrainer, self._trainer).is_world_process_zero():
             self.sweep.save(self._plan.folder)
@@ -328,16 +297,6 @@ class RatioSweepCallback(TrainingDriver):
         if isinstance(error, KeyboardInterrupt):
             logger.warning("The sweep was stopped: %s; run the same again to go on.", done)
         return error
-
-    def _warn_of_what_is_not_used(self, args: Any) -> None:
-        if args.num_train_epochs not in (type(args).num_train_epochs, self.epochs_per_ratio):
-            logger.warning(
-                "num_train_epochs=%g is not used by a sweep, which trains for epochs_per_ratio=%d at every ratio.",
-                args.num_train_epochs,
-                self.epochs_per_ratio,
-            )
-        if getattr(args, "weight_ratio", None) is not None:
-            logger.warning("weight_ratio=%s is not used by a sweep, whose ratios are its own.", args.weight_ratio)
 
 
 def _everywhere(trainer: WeightedLossTrainer, work: Callable[[], _T]) -> _T:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
 
 from .bootstrap import bootstrap
 from .choose import Requirement
+from .metrics import precision_recall
+from .point import MEASURED
 
 if TYPE_CHECKING:
     from .record import RatioSweep
@@ -50,8 +52,7 @@ class UnweightedThresholds:
 
     def __init__(self, sweep: RatioSweep) -> None:
         point = next(point for point in sweep.points if point.ratio == 1)
-        positives, self._scores = sweep.positives_and_scores(point)
-        self._positives = positives.astype(bool)
+        self._positives, self._scores = sweep.positives_and_scores(point)
         order = np.argsort(-self._scores, kind="stable")
         last = np.append(np.diff(self._scores[order]) != 0, True)  # of the items with the same score
         self._cuts = self._scores[order][last]
@@ -71,16 +72,17 @@ class UnweightedThresholds:
         return self._at_score(float(np.log(threshold) - np.log1p(-threshold)))
 
     def _at_score(self, score: float) -> ThresholdPoint:
-        predicted = self._scores >= score
-        found = _Confusion(
-            int((predicted & self._positives).sum()), int(predicted.sum()), int(self._positives.sum()), len(predicted)
+        predicted, labels = (self._scores >= score).astype(np.int64), self._positives.astype(np.int64)
+        measured: dict[str, Any] = precision_recall(predicted, labels)
+        intervals = bootstrap([(np.eye(2)[predicted], labels)]).of_point()
+        return ThresholdPoint(
+            threshold=float(expit(score)), **{name: measured[name] for name in MEASURED}, **intervals
         )
-        logits = np.stack([np.where(predicted, 0.0, 1.0), np.where(predicted, 1.0, 0.0)], axis=1)
-        intervals = bootstrap([(logits, self._positives.astype(np.int64))]).of_point()
-        return ThresholdPoint(threshold=float(expit(score)), **vars(found), **intervals)  # type: ignore[arg-type]
 
 
 class _Confusion:
+    """What a requirement looks at, of every threshold."""
+
     def __init__(self, tp: int, predicted: int, actual: int, total: int) -> None:
         self.tp, self.fp, self.fn = tp, predicted - tp, actual - tp
         self.tn = total - predicted - self.fn

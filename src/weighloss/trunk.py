@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, cast
@@ -52,24 +53,23 @@ class Trunk:
             )
         self.train_layers = train_layers
         self._layers, self._path = layers, path
-        children = dict(base.named_children())
-        before = list(children)[: list(children).index(path.split(".")[0])]
+        self._container = container = path.partition(".")[0]
+        before = itertools.takewhile(lambda child: child[0] != container, base.named_children())
+        self._before = {name: module for name, module in before if list(module.parameters())}
         # What stands beside the layers, such as relative positions: all of them use it, so none may train it.
-        beside = dict(base.get_submodule(path.split(".")[0]).named_parameters(prefix=path.split(".")[0]))
-        self._beside = [n for n, p in beside.items() if p.requires_grad and not n.startswith(f"{path}.")]
-        self._before = {name: children[name] for name in before if any(True for _ in children[name].parameters())}
+        beside = base.get_submodule(container).named_parameters(prefix=container)
+        self._beside = [n for n, p in beside if p.requires_grad and not n.startswith(f"{path}.")]
         if not self._before:
             raise InvalidInputError(f"{name} has nothing before its layers: there is no trunk of it to freeze.")
 
     def freeze(self) -> None:
         """Let only what is not of the trunk be trained; the trunk computes without dropout from now on."""
-        container = self._base.get_submodule(self._path.split(".")[0])
-        for part in (*self._before.values(), container):
+        for part in (*self._before.values(), self._base.get_submodule(self._container)):
             part.requires_grad_(False)
         self._layers[-self.train_layers :].requires_grad_(True)
-        for part in (*self._before.values(), *self._layers[: -self.train_layers]):
+        for part in self._parts:
             for module in part.eval().modules():
-                module.train = partial(_stays_as_it_is, module)
+                module.train = partial(_stays_as_it_is, module)  # type: ignore[method-assign]
 
     @torch.no_grad()
     def activations(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -93,7 +93,7 @@ class Trunk:
 
     @torch.no_grad()
     def read_at_first_position_only(self, batch: dict[str, torch.Tensor]) -> list[str]:
-        """The linear maps of the last layer whose other positions no logit depends on, in evaluation."""
+        """The linear maps of the last layer whose other positions no logit depends on; the model must be in evaluation."""
 
         def is_unmoved(module: nn.Linear, positions: slice) -> bool:
             def overwrite(_: nn.Module, __: Any, output: torch.Tensor) -> None:
@@ -129,7 +129,11 @@ class Trunk:
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of the trunk."""
-        return (p for part in (*self._before.values(), *self._layers[: -self.train_layers]) for p in part.parameters())
+        return (parameter for part in self._parts for parameter in part.parameters())
+
+    @property
+    def _parts(self) -> tuple[nn.Module, ...]:
+        return (*self._before.values(), *self._layers[: -self.train_layers])
 
     def cut(self, at_first_position_only: Mapping[str, bool] | None = None) -> None:
         """Take the trunk out of the model: it then computes from activations, by its own forward, in `input_name`.

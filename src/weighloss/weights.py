@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from .errors import InvalidInputError
 from .labels import class_names, count_labels, find_label_column, label_id
+from .ratios import resolved_ratio
 
 _BOTH_GIVEN = "weight_ratio={} and explicit class weights were both given: write one of them."
 
@@ -106,9 +106,7 @@ class ClassWeights:
                 raise InvalidInputError(_BOTH_GIVEN.format(ratio))
             log_weights = np.log(_checked_weights(weights, len(counts)))
         else:
-            if isinstance(ratio, str):
-                ratio = _named_ratio(ratio, natural_ratio, np.array([counts[low], counts[high]]) if binary else None)
-            ratio = natural_ratio if ratio is None else checked_ratio(ratio)
+            ratio = resolved_ratio(ratio, natural_ratio, np.array([counts[low], counts[high]]) if binary else None)
             if binary:
                 log_weights = np.zeros(2)
                 log_weights[positive_label] = math.log(ratio)
@@ -232,9 +230,7 @@ class ClassWeights:
                 raise InvalidInputError(_BOTH_GIVEN.format(ratio))
             log_ratios = np.log(_checked_weights(pos_weights, len(counts)))
         else:
-            if isinstance(ratio, str):
-                ratio = _named_ratio(ratio, natural_ratio, None)
-            ratio = natural_ratio if ratio is None else checked_ratio(ratio)
+            ratio = resolved_ratio(ratio, natural_ratio)
             if natural_ratio == 1 and ratio != 1:
                 raise InvalidInputError(
                     f"weight_ratio={ratio} has no meaning here: every label is as frequent as not; write weight_ratio=1 or "
@@ -254,70 +250,6 @@ class ClassWeights:
             else float(np.exp(log_ratios[most] * (np.sign(log_imbalances[most]) or 1))),
             natural_ratio=natural_ratio,
         )
-
-
-def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 100.0) -> list[float]:
-    """The ratios of a sweep: log-spaced from natural/span to natural·span, with the natural ratio and w_r = 1 among them.
-
-    Parameters
-    ----------
-    natural_ratio : float
-    num_ratios : int, default 13
-        Number of log-spaced ratios; w_r = 1 comes on top of them where it is none of them.
-    ratio_span : float, default 100
-        The outermost ratios are the natural one divided and multiplied by this factor.
-
-    Returns
-    -------
-    list of float, ascending.
-
-    Raises
-    ------
-    InvalidInputError
-        For num_ratios < 2 or a span that is not a finite number above 1.
-    """
-    if num_ratios < 2:
-        raise InvalidInputError(f"num_ratios={num_ratios} makes no sweep: write at least 2.")
-    if not (1 < ratio_span < math.inf):
-        raise InvalidInputError(f"ratio_span={ratio_span} spans nothing: write a finite number above 1, such as 100.")
-    factors = np.geomspace(1 / ratio_span, ratio_span, num_ratios)
-    if num_ratios % 2:
-        factors[num_ratios // 2] = 1  # the natural ratio itself, not its rounding neighbour
-    return unique_ratios([*(natural_ratio * factors), natural_ratio, 1.0])
-
-
-def unique_ratios(ratios: Sequence[float]) -> list[float]:
-    """The ratios checked, ascending, each once (to a relative 1e-9)."""
-    kept: list[float] = []
-    for ratio in sorted(checked_ratio(ratio) for ratio in ratios):
-        if not kept or not math.isclose(ratio, kept[-1], rel_tol=1e-9):
-            kept.append(ratio)
-    return kept
-
-
-def checked_ratio(ratio: float) -> float:
-    """The ratio as a float, or an InvalidInputError where it is not a positive finite number."""
-    if not isinstance(ratio, (int, float, np.number)) or not 0 < float(ratio) < math.inf:
-        raise InvalidInputError(
-            f"{ratio!r} is no weight ratio: write a positive finite number, or leave it out for the natural ratio."
-        )
-    return float(ratio)
-
-
-def _named_ratio(name: str, natural_ratio: float, sizes: np.ndarray | None) -> float:
-    """The ratio of a scheme; `sizes` are those of the negative and the positive class, where there are but two."""
-    with suppress(ValueError):
-        return checked_ratio(float(name))
-    if name in (schemes := {"natural": natural_ratio, "unweighted": 1.0, "sqrt": math.sqrt(natural_ratio)}):
-        return schemes[name]
-    scheme, _, given = name.partition(":")
-    with suppress(ValueError):
-        if scheme == "effective" and sizes is not None and 0 <= (beta := float(given)) < 1:
-            # Weights are 1 / effective number, which is (1 - beta^n) / (1 - beta).
-            numbers = -np.expm1(sizes * math.log(beta)) if beta else np.ones(2)
-            return float(numbers[0] / numbers[1])
-    known = ", ".join(schemes) + (" or effective:0.999" if sizes is not None else "")
-    raise InvalidInputError(f"{name!r} is no weight ratio: write a positive finite number, {known}.")
 
 
 def _array(values: Any) -> np.ndarray:
