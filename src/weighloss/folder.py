@@ -83,7 +83,7 @@ def found_in(folder: Path, planned: RatioSweep) -> RatioSweep | None:
             folder,
             *(", ".join(f"{name} {number}" for name, number in s.versions.items()) for s in (found, planned)),
         )
-    whole = [point for point in found.points if _has_its_predictions(found, point)]
+    whole = [point for point in found.points if _has_its_predictions(found, point, folder / SWEEP_FILE)]
     return replace(
         planned, points=tuple(whole), failed=found.failed, arguments=found.arguments | planned.arguments, folder=folder
     )
@@ -112,7 +112,7 @@ def _said(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _has_its_predictions(sweep: RatioSweep, point: SweepPoint) -> bool:
+def _has_its_predictions(sweep: RatioSweep, point: SweepPoint, file: Path) -> bool:
     try:
         logits, labels = sweep.predictions(point)
         measured = precision_recall(**decisions(logits, labels, sweep.positive_label))
@@ -122,7 +122,7 @@ def _has_its_predictions(sweep: RatioSweep, point: SweepPoint) -> bool:
     if any(measured[name] != getattr(point, name) for name in MEASURED):
         logger.warning(
             "%s says of w_r = %.4g what its predictions do not: that leg is trained again.",
-            sweep.folder,
+            file,
             point.ratio,
         )
         return False
