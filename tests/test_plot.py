@@ -88,7 +88,7 @@ def test_a_seed_that_predicts_nothing_positive_does_not_pull_the_curve_of_precis
     line = next(line for line in axes.lines if line.get_label() == "precision")
     assert list(line.get_ydata()) == pytest.approx([0.8, 0.8])
     assert axes.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(0.8)
-    assert "1 of 3 legs predict nothing positive and are left out of precision" in text_of(figure).replace("\n", " ")
+    assert "1 of 3 legs left out of precision: nothing predicted positive" in text_of(figure).replace("\n", " ")
 
 
 def test_the_plane_has_the_threshold_curve_of_the_unweighted_leg_under_the_points(sweep):

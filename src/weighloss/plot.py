@@ -268,7 +268,7 @@ def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False, below: str
     if sweep.failed:
         unfinished += f", {len(sweep.failed)} failed"
     if left_out := finished - sum(map(len, sweep.values_by_ratio("precision").values())):
-        unfinished += f"; {left_out} of {finished} legs predict nothing positive and are left out of precision"
+        unfinished += f"; {left_out} of {finished} legs left out of precision: nothing predicted positive"
     epochs = f"{sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} per ratio"
     examples = f"{sweep.num_eval:,} evaluation examples"
     if sweep.unit != "examples":
