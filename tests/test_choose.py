@@ -24,6 +24,8 @@ REQUIREMENTS = ["f1", "f0.5", "f2", "recall>=0.8", "precision>=0.7", "cost fp=1 
         ("precision>.9", "precision>=0.9"),
         ("recall>=0.95 @90%", "recall>=0.95 @90%"),
         ("cost fp=1, fn=20", "cost fp=1 fn=20"),
+        ("cost fp=0.00001 fn=12345678", "cost fp=1e-05 fn=12345678"),
+        ("recall>=0.95123456", "recall>=0.95123456"),
         ("breakeven", "break-even"),
     ],
 )

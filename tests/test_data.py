@@ -63,6 +63,10 @@ def test_the_only_label_is_called_by_its_name(tmp_path):
     Dataset.from_dict({"text": ["a", "b"], "label": [1, 1]}).cast_column("label", feature).to_parquet(file)
     with pytest.raises(InvalidInputError, match="all training labels are 'spam'"):
         load_data(DataArguments(train_file=file))
+    other = str(tmp_path / "other.parquet")
+    Dataset.from_dict({"text": ["a", "b"], "label": ["ham", "spam"]}).to_parquet(other)
+    with pytest.raises(InvalidInputError, match="all training labels are 'spam'"):  # not that the other's are unknown
+        load_data(DataArguments(train_file=file, validation_file=other))
 
 
 def test_without_evaluation_data_a_stratified_share_is_held_out_and_said_so(tmp_path, capsys):

@@ -106,6 +106,19 @@ def test_a_metric_from_a_folder_is_used_and_an_unknown_one_refused(tmp_path):
         report.score(sweep, ["no_such_metric"])
 
 
+def test_a_leg_that_predicts_nothing_positive_is_left_out_of_other_curves_of_precision_too(tmp_path):
+    labels = np.array([1] * 5 + [0] * 15)
+    for seed, found in ((1, 4), (2, 0)):
+        logits = np.stack([np.full(20, 0.5), (np.arange(20) < found).astype(float)], axis=1)
+        write_predictions(tmp_path / make_point(7.0, found, 0, 5 - found, 15, seed).predictions, logits, labels, {})
+    points = [make_point(7.0, 4, 0, 1, 15, 1), make_point(7.0, 0, 0, 5, 15, 2)]
+    make_sweep(points, seeds=[1, 2]).save(tmp_path)
+    sweep = RatioSweep.load(tmp_path)
+    scores = report.score(sweep, ["precision", "recall"])
+    assert scores["precision"].tolist() == sweep.curve("precision")["precision"].tolist() == [1.0]
+    assert scores["recall"].tolist() == [0.4]
+
+
 def test_intervals_stand_beside_precision_and_recall_where_there_is_one_seed():
     intervals = {"precision_interval": [0.7, 0.95], "recall_interval": [0.55, 0.91]}
     sweep = make_sweep([dataclasses.replace(make_point(7.0, 15, 3, 5, 77), **intervals)])

@@ -279,6 +279,7 @@ class AugmentedData(EpochData):
             "length",
         ),
         ({"config": {"max_steps": 9}}, "max_steps=9 would cut the sweep"),
+        ({"config": GROUPED | {"dataloader_drop_last": True}}, "dataloader_drop_last leaves rows out"),
         ({"config": {"enable_jit_checkpoint": True}}, "enable_jit_checkpoint saves in the middle of a step"),
         ({"callback": {"ratios": []}}, "nothing to sweep over"),
         ({"callback": {"seeds": []}}, "nothing to sweep over"),

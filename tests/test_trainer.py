@@ -302,6 +302,15 @@ def test_several_classes_are_weighed_and_reported_by_macro_averages(tmp_path):
     assert 0 <= metrics["eval_recall"] <= 1
 
 
+def test_a_model_of_a_sweep_that_is_trained_anew_forgets_for_what_its_ratio_was_chosen(tmp_path, train_data):
+    model = make_model()
+    model.config.update({"requirement": "recall>=0.9", "weight_ratio": 30.0})
+    make_trainer(WeightedLossTrainer, tmp_path, train_data, model=model).save_model()
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert "requirement" not in saved
+    assert saved["weight_ratio"] != 30
+
+
 def test_weights_and_counts_are_understood_by_name_by_id_in_order_and_as_json(tmp_path, train_data):
     forms = [{"ham": 1, "spam": 3}, {"0": 1, "1": 3}, [1, 3], '{"spam": 3, "ham": 1}', "[1, 3]"]
     for form in forms:

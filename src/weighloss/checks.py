@@ -116,6 +116,11 @@ def check_sweep(
             "persistent workers evaluate in an order that group_by_length does not tell: leave one of them out.",
         ),
         (
+            args.dataloader_drop_last and args.train_sampling_strategy == "group_by_length",
+            "dataloader_drop_last leaves rows out of the evaluation, and group_by_length does not tell which: leave one of "
+            "them out.",
+        ),
+        (
             not args.eval_do_concat_batches and args.train_sampling_strategy == "group_by_length",
             "group_by_length evaluates in another order, which batches apart do not tell: leave one of "
             "eval_do_concat_batches=False and group_by_length out.",

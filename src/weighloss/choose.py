@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .point import SweepPoint
 
 _FORMS = "f1, f0.5, recall>=0.95, precision>=0.9, cost fp=1 fn=20, break-even"
-_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+_NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Requirement:
         if found := re.fullmatch(rf"f-?{_NUMBER}", written):
             beta = float(found[1])
             if beta > 0:
-                return cls(f"f{beta:g}", "f", (beta,))
+                return cls(f"f{beta:.12g}", "f", (beta,))
         if found := re.fullmatch(rf"(recall|precision) ?>=? ?{_NUMBER}(%?)(?: ?@ ?{_NUMBER} ?%)?", written):
             least = float(found[2]) / (100 if found[3] else 1)
             if not 0 < least <= 1:
@@ -61,14 +61,14 @@ class Requirement:
                     f"{text!r} asks for what no model has: write {found[1]}>= and a number up to 1, such as 0.95."
                 )
             if found[4] is None:
-                return cls(f"{found[1]}>={least:g}", found[1], (least,))
+                return cls(f"{found[1]}>={least:.12g}", found[1], (least,))
             if not 0 < float(found[4]) < 100:
                 raise InvalidInputError(f"{text!r} names no level: write one between 0 and 100, such as @90%.")
-            return cls(f"{found[1]}>={least:g} @{found[4]}%", found[1], (least,), float(found[4]) / 100)
+            return cls(f"{found[1]}>={least:.12g} @{found[4]}%", found[1], (least,), float(found[4]) / 100)
         if found := re.fullmatch(rf"cost fp ?= ?{_NUMBER},? fn ?= ?{_NUMBER}", written):
             costs = float(found[1]), float(found[2])
             if max(costs) > 0:
-                return cls(f"cost fp={costs[0]:g} fn={costs[1]:g}", "cost", costs)
+                return cls(f"cost fp={costs[0]:.12g} fn={costs[1]:.12g}", "cost", costs)
         if written in ("break-even", "breakeven", "break even"):
             return cls("break-even", "break-even")
         raise InvalidInputError(f"{text!r} is no requirement: write {_nearest(written)!r}, or one of {_FORMS}.")

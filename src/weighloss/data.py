@@ -247,6 +247,10 @@ def _class_ids(data: DatasetDict, column: str) -> tuple[list[str], dict[str, dic
         if labels & {None, ""} or (isinstance(data[split].features[column], ClassLabel) and -1 in labels):
             raise InvalidInputError(f"some rows of the {split} data have no label: drop or fill them first.")
     names = feature.names if isinstance(feature, ClassLabel) else [str(label) for label in sorted(found["train"])]
+    if len(found["train"]) < 2:
+        (label,) = found["train"]
+        only = feature.int2str(label) if isinstance(feature, ClassLabel) else str(label)
+        raise InvalidInputError(f"all training labels are {only!r}: check the label column.")
 
     ids = {}
     for split, labels in found.items():
@@ -258,8 +262,6 @@ def _class_ids(data: DatasetDict, column: str) -> tuple[list[str], dict[str, dic
                 "those rows."
             )
         ids[split] = {label: names.index(name) for label, name in called.items()}
-    if len(only := set(ids["train"].values())) < 2:
-        raise InvalidInputError(f"all training labels are {names[only.pop()]!r}: check the label column.")
     return names, ids
 
 

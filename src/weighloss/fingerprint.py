@@ -42,10 +42,11 @@ def of_dataset(dataset: Any) -> str:
     if hasattr(dataset, "with_format") and hasattr(dataset, "data"):
         if dataset.data.nbytes > _WHOLE and len(dataset) > _ROWS:
             dataset = dataset.select(np.linspace(0, len(dataset) - 1, _ROWS, dtype=np.int64))
-        for table in dataset.with_format("arrow").iter(batch_size=1000):
+        for i, table in enumerate(dataset.with_format("arrow").iter(batch_size=1000)):
             # A copy: what is serialized of a part of a table would hold the bytes beside it.
             table = _without_paths(table.replace_schema_metadata(None)).take(np.arange(len(table))).combine_chunks()
-            digest.update(table.schema.serialize())
+            if i == 0:
+                digest.update(table.schema.serialize())
             for batch in table.to_batches():
                 digest.update(batch.serialize())
     return digest.hexdigest()[:16]

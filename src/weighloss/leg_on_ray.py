@@ -68,11 +68,11 @@ class LegOnRay(TrainingDriver):
         legs: list[tuple[float, int]],
         kept_by: KeptBy,
         keeps_last: bool,
-        epochs: int,
+        sweep: RatioSweep,
         threads: int,
     ) -> None:
         self._collector, self._legs, self._kept_by, self._keeps_last = collector, legs, kept_by, keeps_last
-        self._epochs, self._threads = epochs, threads
+        self.sweep, self._epochs, self._threads = sweep, sweep.epochs_per_ratio, threads
 
     @contextmanager
     def driving(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any, trial: Any = None) -> Iterator[Any]:

@@ -85,7 +85,7 @@ def sweep_on_ray(
         actor: Any = ray.remote(Collector)
         folders = plan.folder.absolute(), Path(args.output_dir).absolute()
         collector = actor.options(num_cpus=0, scheduling_strategy=here).remote(begun.sweep, *folders, best)
-        leg = LegOnRay(collector, legs, plan.kept_by, keeps_last, begun.sweep.epochs_per_ratio, cpus_per_trial)
+        leg = LegOnRay(collector, legs, plan.kept_by, keeps_last, begun.sweep, cpus_per_trial)
         stopped_by = _run_trials(trainer, callback, leg, missing, {"cpu": cpus_per_trial, "gpu": gpus_per_trial})
         sweep, kept = ray.get(collector.result.remote())
         callback.sweep = sweep

@@ -160,11 +160,6 @@ class SweepPlan:
                 remove_broken(args.output_dir)
                 yield self._going_on(self._searched(found))
 
-    def steps_per_leg(self, sweep: RatioSweep) -> int:
-        """Optimizer steps of each of the legs, of which one at least is done."""
-        leg = sweep.done[0]
-        return leg.global_step // (self.legs_of(sweep).index((leg.ratio, leg.seed)) + 1)
-
     @contextmanager
     def resumed_from(self, begun: BegunSweep) -> Iterator[str | None]:
         """The folder from which the Trainer goes on: a checkpoint, or the mere state between two legs."""
@@ -172,7 +167,8 @@ class SweepPlan:
         if begun.checkpoint is not None or not sweep.done:
             yield None if begun.checkpoint is None else str(begun.checkpoint)
             return
-        steps_per_leg = self.steps_per_leg(sweep)
+        first = sweep.done[0]
+        steps_per_leg = first.global_step // (self.legs_of(sweep).index((first.ratio, first.seed)) + 1)
         with tempfile.TemporaryDirectory() as folder:
             write_state(
                 Path(folder),

@@ -219,10 +219,12 @@ def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
     """Lower and upper end (n_ratios, 2) of precision and recall; nothing where a single seed has no intervals."""
     bands = {}
     for name in ("precision", "recall"):
+        groups = sweep.by_ratio(name).values()
         if len(sweep.seeds) > 1:
-            ends = [[min(values), max(values)] for values in sweep.values_by_ratio(name).values()]
+            values = [[getattr(point, name) for point in points] for points in groups]
+            ends = [[min(of_seeds), max(of_seeds)] for of_seeds in values]
         else:
-            ends = [getattr(points[0], f"{name}_interval") for points in sweep.by_ratio().values()]
+            ends = [getattr(points[0], f"{name}_interval") for points in groups]
         if None not in ends:
             bands[name] = np.array(ends)
     return bands
@@ -267,7 +269,7 @@ def _footnote(figure: Figure, sweep: RatioSweep, bands: bool = False, below: str
     unfinished = f"; {finished} of {planned} legs" if finished < planned else ""
     if sweep.failed:
         unfinished += f", {len(sweep.failed)} failed"
-    if left_out := finished - sum(map(len, sweep.values_by_ratio("precision").values())):
+    if left_out := finished - sum(map(len, sweep.by_ratio("precision").values())):
         unfinished += f"; {left_out} of {finished} legs left out of precision: nothing predicted positive"
     epochs = f"{sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} per ratio"
     examples = f"{sweep.num_eval:,} evaluation examples"

@@ -249,7 +249,7 @@ class RatioSweep:
         return "tokens" if self.num_items > self.num_eval else "examples"
 
     def curve(self, *names: str) -> dict[str, np.ndarray]:
-        """The points as arrays over the ratios, means over the seeds: of `values_by_ratio`.
+        """The points as arrays over the ratios, means over the seeds that have a figure: see `by_ratio`.
 
         Parameters
         ----------
@@ -263,28 +263,26 @@ class RatioSweep:
         """
         columns = {"ratio": np.array(list(self.by_ratio()))}
         for name in names:
-            columns[name] = np.array([fmean(values) for values in self.values_by_ratio(name).values()])
+            of_ratios = self.by_ratio(name).values()
+            columns[name] = np.array([fmean(getattr(point, name) for point in points) for points in of_ratios])
         return columns
 
-    def values_by_ratio(self, name: str) -> dict[float, list[float]]:
-        """An attribute of the points of each ratio, one value per seed, ratios ascending.
+    def by_ratio(self, figure: str | None = None) -> dict[float, list[SweepPoint]]:
+        """The points of each ratio, ratios ascending.
 
-        The precision of a leg that predicts nothing positive is 0 by convention only. Beside legs that do predict something
-        it is left out, as scikit-learn leaves it out of averages with `zero_division=nan`.
+        Parameters
+        ----------
+        figure : str, optional
+            Only the points that have this figure, where any of the ratio has. The precision of a leg that predicts nothing
+            positive is 0 by convention only: it is left out, as scikit-learn leaves it out of averages with
+            `zero_division=nan`.
         """
-        values = {}
-        for ratio, points in self.by_ratio().items():
-            defined = [point for point in points if name != "precision" or point.predicts_positives]
-            values[ratio] = [getattr(point, name) for point in defined or points]
-        return values
-
-    def by_ratio(self) -> dict[float, list[SweepPoint]]:
-        """The points of each ratio, ratios ascending."""
-        return {
-            ratio: points
-            for ratio in self.ratios
-            if (points := [point for point in self.points if point.ratio == ratio])
-        }
+        groups: dict[float, list[SweepPoint]] = {}
+        for ratio in self.ratios:
+            if points := [point for point in self.points if point.ratio == ratio]:
+                having = [point for point in points if figure != "precision" or point.predicts_positives]
+                groups[ratio] = having or points
+        return groups
 
     def predicts_no_positive(self, ratio: float) -> bool:
         """Whether the legs at a ratio predicted nothing positive, so that their precision is 0 by convention only."""

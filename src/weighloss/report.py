@@ -139,7 +139,10 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     if ratio not in sweep.by_ratio():
         known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
         raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
-    precision, recall = (100 * fmean(sweep.values_by_ratio(metric)[ratio]) for metric in ("precision", "recall"))
+    precision, recall = (
+        100 * fmean(getattr(point, metric) for point in sweep.by_ratio(metric)[ratio])
+        for metric in ("precision", "recall")
+    )
     if sweep.average == "macro":
         flagged = f"of 100 {sweep.unit} put into a class, {precision:.0f} belong there"
         found = f"of 100 {sweep.unit} of a class, {recall:.0f} are found, on average over the classes"
@@ -228,7 +231,8 @@ def recomputed(sweep: RatioSweep) -> RatioSweep:
 
 
 def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    """Other metrics of every ratio, computed from the predictions on disk with `evaluate`, means over the seeds.
+    """Other metrics of every ratio, computed from the predictions on disk with `evaluate`, means over the seeds as in
+    `RatioSweep.curve`.
 
     Parameters
     ----------
@@ -263,9 +267,11 @@ def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
             found |= other.compute(predictions=decided["predictions"], references=decided["references"])
         return {name: float(value) for name, value in found.items() if np.ndim(value) == 0}
 
-    scores = [[of_point(point) for point in points] for points in sweep.by_ratio().values()]
-    names = scores[0][0] if scores else ()
-    return {name: np.array([fmean(seed[name] for seed in seeds) for seeds in scores]) for name in names}
+    scores = {point: of_point(point) for point in sweep.points}
+    return {
+        name: np.array([fmean(scores[point][name] for point in points) for points in sweep.by_ratio(name).values()])
+        for name in next(iter(scores.values()), ())
+    }
 
 
 def _load_metric(metric: str) -> Any:

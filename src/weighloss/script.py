@@ -22,6 +22,7 @@ from .data import DataArguments, load_data, tokenize
 from .errors import InvalidInputError, PushError, SweepStoppedError
 from .model import ModelArguments, classifier_init, load_tokenizer
 from .record import RatioSweep
+from .search import RatioSearch
 from .store import PREVIEW_FOLDER, has_no_room
 from .sweep import RatioSweepCallback
 from .trainer import WeightedLossTrainer
@@ -174,9 +175,15 @@ def preview_and_refine(
         args.output_dir = output_dir
     require_points(callback.sweep)
     say(report.table(callback.sweep), "", report.summary(callback.sweep), "", sep="\n")
-    wanted = callback.sweep.requirement
-    kept = callback.sweep.kept_point  # by --metric_for_best_model, where no requirement chooses
-    ratios = callback.sweep.ratios_around(wanted or (kept.ratio if kept else "f1"), num_ratios)
+    around: str | float = "f1"
+    wanted, kept = callback.sweep.requirement, callback.sweep.kept_point
+    if wanted is not None:
+        around = wanted
+    elif isinstance(callback.ratios, RatioSearch):
+        around = callback.ratios.requirement
+    elif args.load_best_model_at_end and kept is not None:
+        around = kept.ratio  # by --metric_for_best_model
+    ratios = callback.sweep.ratios_around(around, num_ratios)
     refined = RatioSweepCallback(
         ratios, callback.seeds, callback.epochs_per_ratio, dataset_name=callback.dataset_name, choose=wanted
     )

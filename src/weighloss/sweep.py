@@ -180,11 +180,13 @@ class RatioSweepCallback(TrainingDriver):
             )
         self.sweep = self._begun.sweep
         self._legs = self._plan.legs_of(self.sweep)
-        if self.sweep.done and (steps := self._plan.steps_per_leg(self.sweep)) != self._steps_per_leg:
-            raise InvalidInputError(
-                f"{self._plan.folder} holds legs of {steps} optimizer steps, not {self._steps_per_leg}: go on with the "
-                "same batch size, or give another output folder."
-            )
+        for leg in self.sweep.done:
+            steps = leg.global_step / (self._legs.index((leg.ratio, leg.seed)) + 1)
+            if steps != self._steps_per_leg:
+                raise InvalidInputError(
+                    f"{self._plan.folder} holds legs of {steps:g} optimizer steps, not {self._steps_per_leg}: go on "
+                    "with the same batch size, or give another output folder."
+                )
         self._epoch = state.global_step * self.epochs_per_ratio // self._steps_per_leg
         self._is_within_a_leg = state.global_step % self._steps_per_leg > 0  # by a checkpoint
         if self._begun.best is not None:

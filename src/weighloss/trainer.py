@@ -124,8 +124,10 @@ class WeightedLossTrainer(HubTrainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         sampler = _with_lengths_in_memory(super()._get_eval_sampler(eval_dataset))
-        if isinstance(sampler, LengthGroupedSampler):  # it sorts parts of four batches and more, of small sets nothing
-            sampler.batch_size = len(sampler.lengths)
+        if isinstance(sampler, LengthGroupedSampler) and not self.args.dataloader_drop_last:
+            sampler.batch_size = len(
+                sampler.lengths
+            )  # it sorts within quarters, and fewer than eight batches not at all
         return sampler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

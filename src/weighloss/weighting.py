@@ -142,16 +142,19 @@ class WeightingTrainer(Trainer):
 
     def record_class_weights(self) -> None:
         """Write how the classes are weighted to `model.config`."""
+        vars(self.model.config).pop("requirement", None)  # that of an earlier training
         self.model.config.update(self._weighting())
 
     def _weighting(self) -> dict[str, Any]:
         class_weights = self.class_weights
-        requirements = (driver.sweep.requirement for driver in self.drivers() if driver.sweep is not None)
-        return {
+        weighting = {
             "class_counts": class_weights.counts.tolist(),
             "class_weights": class_weights.weights.tolist(),
             "weight_ratio": class_weights.ratio,
             "natural_ratio": class_weights.natural_ratio,
             "positive_label": class_weights.positive_label,
-            "requirement": next(requirements, None),
         }
+        for driver in self.drivers():
+            if driver.sweep is not None and driver.sweep.requirement is not None:
+                weighting["requirement"] = driver.sweep.requirement
+        return weighting
