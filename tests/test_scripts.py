@@ -221,21 +221,22 @@ def test_the_command_that_goes_on_names_the_last_whole_checkpoint(tmp_path, monk
     assert capsys.readouterr().err.rstrip().endswith(f"--resume_from_checkpoint {tmp_path / 'checkpoint-12'}")
 
 
-def test_a_preview_is_refined_around_the_model_that_its_metric_kept(tmp_path):
+@pytest.mark.parametrize(("keeps_best", "ratios"), [(True, [90, 900]), (False, [1, 9])])
+def test_a_preview_is_refined_around_the_model_that_its_metric_kept(tmp_path, keeps_best, ratios):
     points = [make_point(ratio, 10 + i, 5 * i * i, 10 - i, 100) for i, ratio in enumerate((1, 9, 90, 900))]
     preview = replace(make_sweep(points), kept=3)
     assert preview.best("f1") < 900
     callback, swept = RatioSweepCallback(), []
     callback.sweep = preview
     trainer = SimpleNamespace(
-        args=SimpleNamespace(output_dir=str(tmp_path)),
+        args=SimpleNamespace(output_dir=str(tmp_path), load_best_model_at_end=keeps_best),
         accelerator=SimpleNamespace(print=lambda *_, **__: None),
         train=lambda: None,
         remove_callback=lambda _: None,
         add_callback=swept.append,
     )
     script.preview_and_refine(trainer, callback, 2)
-    assert swept[0].ratios == [90, 900]
+    assert swept[0].ratios == ratios  # the last leg's model is kept of itself, and the best F1 is then meant
 
 
 def test_a_tokenizer_without_padding_is_refused(tmp_path, small_model):
