@@ -99,9 +99,8 @@ def test_a_metric_from_a_folder_is_used_and_an_unknown_one_refused(tmp_path):
         "        return {'share_positive': sum(predictions) / len(predictions), 'all': predictions}\n"
     )
     scores = report.score(sweep, [str(folder)])
-    assert {name: values.tolist() for name, values in scores.items()} == {
-        "share_positive": [0.5]
-    }  # an array is no curve
+    assert scores.keys() == {"share_positive"}  # an array is no curve
+    assert scores["share_positive"].tolist() == [0.5]
     with pytest.raises(InvalidInputError, match="'no_such_metric' is neither built in nor can it be loaded"):
         report.score(sweep, ["no_such_metric"])
 

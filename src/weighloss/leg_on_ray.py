@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.trainer import TRAINER_STATE_NAME
@@ -72,7 +72,7 @@ class LegOnRay(TrainingDriver):
         threads: int,
     ) -> None:
         self._collector, self._legs, self._kept_by, self._keeps_last = collector, legs, kept_by, keeps_last
-        self.sweep, self._epochs, self._threads = sweep, sweep.epochs_per_ratio, threads
+        self.sweep, self._threads = sweep, threads
 
     @contextmanager
     def driving(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any, trial: Any = None) -> Iterator[Any]:
@@ -80,7 +80,7 @@ class LegOnRay(TrainingDriver):
         args = trainer.args
         self._trainer, self._number = trainer, trial.pop("leg")
         args.weight_ratio, args.seed = self._legs[self._number]
-        args.num_train_epochs, args.metric_for_best_model = self._epochs, None
+        args.num_train_epochs, args.metric_for_best_model = cast(RatioSweep, self.sweep).epochs_per_ratio, None
         args.save_strategy, args.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
         torch.set_num_threads(self._threads)
         self._evaluation, self._started = LegEvaluation(trainer), time.perf_counter()
