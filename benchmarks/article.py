@@ -20,6 +20,7 @@ from weighloss.data import DataArguments, load_data, tokenize
 from weighloss.model import ModelArguments, classifier_init
 
 SEEDS = [42, 43, 44]
+TITLES = {"sms_spam": "SMS Spam Collection", "docstring_summaries": "docstring summaries"}
 
 
 def data_sets(sms_spam: str | None) -> dict[str, str | None]:
@@ -81,7 +82,7 @@ def main() -> None:
     logging.disable_progress_bar()
 
     for name, file in data_sets(options.train_file).items():
-        callback = RatioSweepCallback(seeds=SEEDS, dataset_name=name.replace("_", " "))
+        callback = RatioSweepCallback(seeds=SEEDS, dataset_name=TITLES[name])
         make_trainer(file, options.output_dir / name, callback).train()
         print(f"\n{name}", report.table(callback.sweep), "", paragraph(callback.sweep), sep="\n", flush=True)
 

@@ -7,9 +7,7 @@ import pytest
 
 import weighloss
 from conftest import ROOT
-from test_readme import SNIPPETS
-
-PAGES = sorted(page.stem for page in ROOT.glob("docs/*.md"))
+from test_readme import PAGES, SNIPPETS
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def test_every_page_is_built_with_its_figures_and_fetches_nothing(site):
 
 
 def test_the_reference_has_every_public_name_and_links_them(site):
-    listed = re.findall(r"^::: weighloss\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), re.M)
+    listed = re.findall(r"^::: weighloss\.(\w+)$", PAGES["reference"], re.M)
     assert sorted(listed) == sorted(weighloss.__all__)
     html = (site / "reference.html").read_text()
     inherited = "WeightedLossTrainer.weights_at"
@@ -44,7 +42,7 @@ def test_the_reference_has_every_public_name_and_links_them(site):
 
 
 def snippets(page):
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.S)
+    return re.findall(r"```python\n(.*?)```", PAGES[page], re.S)
 
 
 def test_what_the_overview_runs_is_in_the_readme_whose_test_runs_it():

@@ -13,14 +13,16 @@ from test_scripts import CHARTS, spam_file  # noqa: F401 — a fixture
 from weighloss import RatioSweep
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ").split("\n")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
-FIGURES = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+PAGES = {page.stem: page.read_text() for page in sorted(ROOT.glob("docs/*.md"))}
+# The overview repeats the README; the snippets of the other are its own, and test_docs.py runs them.
+GUIDES = [README, *(text for name, text in PAGES.items() if name not in ("index", "why_not_ten_lines"))]
+COMMANDS = "\n".join(re.findall(r"```bash\n(.*?)```", "".join(GUIDES), re.S)).replace("\\\n", " ").split("\n")
+SNIPPETS = re.findall(r"```python\n(.*?)```", "".join(GUIDES), re.S)
 
 
 def commands(start: str) -> list[str]:
     found = [re.sub(" +", " ", line.split("#")[0]).strip() for line in COMMANDS if line.strip().startswith(start)]
-    assert found, f"the README has no command that starts with {start}"
+    assert found, f"README and pages have no command that starts with {start}"
     return found
 
 
@@ -35,7 +37,7 @@ def test_every_python_snippet_runs_from_top_to_bottom(tmp_path, monkeypatch):
         "validation": make_data(64, 1),
         "data_collator": collate,
     }
-    assert len(SNIPPETS) >= 4
+    assert len(SNIPPETS) >= 7
     for snippet in SNIPPETS:
         if "from_hub" not in snippet:  # that one and the Hub's commands: test_hub.py
             exec(snippet, namespace)
@@ -84,14 +86,15 @@ def test_make_runs_what_the_readme_names_without_make():
 
 
 def test_the_table_of_where_it_works_names_every_test_of_it_and_no_other():
-    rows = re.findall(r"^\| (\w+) \| (`.*`) \|$", README, re.M)
+    rows = re.findall(r"^\| (\w+) \| (`.*`) \|$", PAGES["where_it_works"], re.M)
     claims = {f"{axis}-{value}" for axis, values in rows for value in re.findall(r"`(\w+)`", values)}
     functions = [name.removeprefix("test_") for module in (where, distributed) for name in vars(module)]
     named = {name.replace("_", "-", 1) for name in functions if name.split("_")[0] in dict(rows)}
     assert claims == named | set(where.MODES) | set(where.SWEPT)
 
 
-def test_the_figures_are_there():
-    assert FIGURES
-    for figure in FIGURES:
-        assert (ROOT / figure).stat().st_size > 10_000
+def test_every_link_and_chart_of_the_readme_is_there():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("https://")]
+    assert sum(link.endswith(".png") for link in links) >= 3
+    for link in links:
+        assert (ROOT / link).is_file(), link

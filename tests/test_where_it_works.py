@@ -1,4 +1,4 @@
-"""The README's table "Where it works": every value of it is the id of a test here or in test_distributed.py."""
+"""The table in docs/where_it_works.md: every value of it is the id of a test here or in test_distributed.py."""
 
 import copy
 import json
@@ -295,7 +295,7 @@ def test_at_ratio_one_it_is_the_base_trainer(tmp_path, mode):
 
 
 def formula(class_weights: np.ndarray, smoothing: float) -> Callable[..., torch.Tensor]:
-    """The loss as the README has it, in float64, as the base Trainer's compute_loss_func."""
+    """The weighted sum over the number of labels, in float64, as the base Trainer's compute_loss_func."""
     weights = torch.tensor(class_weights)
 
     def compute_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:

@@ -90,7 +90,7 @@ def _ratio_chart(
         if preview is not None:
             shape = preview.curve(name)
             axes.plot(
-                shape["ratio"], shape[name], linestyle=style, linewidth=1, alpha=0.5, color=line.get_color(),
+                shape["ratio"], shape[name], linestyle=style, linewidth=1.2, alpha=0.75, color=line.get_color(),
                 label=f"{name}, preview", zorder=1,
             )  # fmt: skip
         if name in bands:

@@ -304,6 +304,8 @@ class RatioSweep:
     def choose(self, requirement: str) -> Choice:
         """The leg that a requirement chooses, or the one that comes nearest.
 
+        A leg is one ratio with one seed: with several seeds this favours lucky ones, where `best` compares means.
+
         Parameters
         ----------
         requirement : str

@@ -68,8 +68,8 @@ class RatioSweepCallback(TrainingDriver):
         `RatioSweep.choose`), with `load_best_model_at_end=True`; `metric_for_best_model` when None.
     preview : bool or int, default False
         Train the last layer only (the last so many), pooler and head, from activations that the layers below compute once:
-        the landscape at a fraction of the price, at `preview.LEARNING_RATE_FACTOR` times the learning rate and half the
-        batch size. The trainer then holds the whole model; the checkpoints hold the trained layers only, and are of use for
+        the landscape at a fraction of the price, at four times the learning rate and half the batch size (never below 8).
+        The trainer then holds the whole model; the checkpoints hold the trained layers only, and are of use for
         going on alone.
     activations_dtype : {"float32", "float16", "bfloat16"}
         What these activations are kept in on disk.
