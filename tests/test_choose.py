@@ -45,6 +45,8 @@ def test_requirements_are_understood_as_they_are_written(written, text):
         ("cost 3", "write 'cost fp=1 fn=20'"),
         ("cost fp=0 fn=0", "write 'cost fp=1 fn=20'"),
         ("recall>=0.9 @100%", "between 0 and 100"),
+        ("recall>=0.9 @0.9", "such as @90%"),
+        ("recall>=0.9 and precision>=0.5", "write one, such as"),
         ("f1 @90%", "write 'f1'"),
         ("", "or one of f1"),
     ],
@@ -62,13 +64,14 @@ def test_no_other_point_is_better_than_the_one_chosen(cases, requirement):
     chosen = choice.point
     if requirement in ("recall>=0.8", "precision>=0.7"):
         own, other, least = ("recall", "precision", 0.8) if "recall" in requirement else ("precision", "recall", 0.7)
-        meeting = [point for point in sweep.points if getattr(point, own) >= least]
+        telling = [point for point in sweep.points if not (point.tn == point.fn == 0 < point.fp)]
+        meeting = [point for point in telling if getattr(point, own) >= least]
         assert choice.met == bool(meeting)
         if meeting:
             assert getattr(chosen, own) >= least
             assert getattr(chosen, other) == max(getattr(point, other) for point in meeting)
-        else:
-            assert getattr(chosen, own) == max(getattr(point, own) for point in sweep.points)
+        elif telling:
+            assert getattr(chosen, own) == max(getattr(point, own) for point in telling)
         return
 
     def value(point):  # independent of the code: from the counts
@@ -91,8 +94,13 @@ def test_the_choice_says_what_was_chosen_or_what_comes_nearest():
     nearest = "No leg meets recall>=0.99; nearest comes w_r = 70: precision 0.475, recall 0.950."
     assert str(sweep.choose("recall>=0.99")) == nearest
     assert str(sweep.choose("cost fp=1 fn=20")).endswith("recall 0.950, cost 0.41 per item.")
-    everything = make_sweep([make_point(1, 8, 1, 12, 79), make_point(70, 20, 80, 0, 0)]).choose("recall>=0.7")
-    assert str(everything).endswith("recall 1.000; it calls everything positive, ask for less recall.")
+    everything = make_sweep([make_point(1, 8, 1, 12, 79), make_point(70, 20, 80, 0, 0)])
+    assert str(everything.choose("recall>=0.7")) == (
+        "No leg meets recall>=0.7 but by calling everything positive (w_r = 70), which does not count; nearest comes "
+        "w_r = 1: precision 0.889, recall 0.400."
+    )
+    cheapest = "w_r = 70: precision 0.200, recall 1.000, cost 0.8 per item; it calls everything positive."
+    assert str(everything.choose("cost fp=1 fn=20")) == f"cost fp=1 fn=20 chooses {cheapest}"
     with pytest.raises(InvalidInputError, match="no finished leg"):
         make_sweep([]).choose("f1")
 
@@ -114,7 +122,9 @@ def test_a_careful_requirement_needs_the_lower_end_of_the_interval(tmp_path):
     assert low < points[0].recall
     assert high > low
     assert sweep.choose(least).point.ratio == 1
-    assert sweep.choose(f"{least} @90%").point.ratio == 10
+    careful = sweep.choose(f"{least} @90%")
+    assert careful.point.ratio == 10
+    assert str(careful).endswith(f", recall at least {high:.3f} by its interval.")
     with pytest.raises(InvalidInputError, match="leave the @ out"):
         make_sweep(points).choose(f"{least} @90%")
 
@@ -144,6 +154,7 @@ def test_choosing_without_keeping_and_what_is_no_requirement_are_refused_before_
     for config, requirement, sentence in (
         ({}, "f1", "set load_best_model_at_end=True"),
         ({"load_best_model_at_end": True, "save_strategy": "best"}, "f", "no requirement"),
+        ({}, "recal>=0.9", "write 'recall>=0.9'"),
     ):
         trainer = weighted_trainer(Mode(model=make_model), tmp_path, **config)
         trainer.add_callback(RatioSweepCallback(ratios=[1, 2], choose=requirement))

@@ -56,7 +56,7 @@ def test_the_first_chart_shows_the_points_and_marks_natural_break_even_and_best(
     assert list(marks["break-even"].get_xdata()) == [sweep.break_even()]
     assert set(marks["best"].get_xdata()) == {sweep.best()}
     assert list(marks["nothing"].get_xdata()) == [0.07]
-    assert "spam" in axes.get_title()
+    assert "spam" in figure.get_suptitle()
 
 
 def test_the_curves_can_be_told_apart_without_colours(sweep):
@@ -144,6 +144,30 @@ def test_schemes_are_marked_on_the_axis_and_the_chosen_ratio_on_the_curves(sweep
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert f"chosen for recall>=0.9: {choice.point.ratio:.3g}" in legend
     assert any(list(line.get_xdata()) == [choice.point.ratio] * 2 for line in figure.axes[0].lines)
+    plane = plot_sweep(sweep, requirement="recall>=0.9")["precision_recall_plane"]
+    star = next(line for line in plane.axes[0].lines if line.get_label().startswith("chosen for recall>=0.9"))
+    assert (star.get_xdata(), star.get_ydata()) == ([choice.point.recall], [choice.point.precision])
+
+
+def test_the_legend_of_the_first_chart_hides_no_curve(sweep):
+    because = {
+        "kept": 1,
+        "kept_because": "nearest to recall>=0.99, which no leg meets, of a preview: only the last layer",
+    }
+    sweep = dataclasses.replace(sweep, requirement="recall>=0.99", **because)
+    figure = plot_sweep(sweep, other_metrics={"f1": sweep.curve("f1")["f1"]}, marks=["sqrt"])["precision_recall"]
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+    assert all(text.get_window_extent().y1 <= figure.bbox.y1 for text in axes.get_legend().get_texts())
+
+
+def test_where_nothing_is_predicted_positive_precision_has_no_band():
+    ends = {"precision_interval": [0.0, 1.0], "recall_interval": [0.0, 0.1]}
+    points = [dataclasses.replace(point, **ends) for point in ARTICLE[:3]]
+    precision, recall = plot_sweep(make_sweep(points))["precision_recall"].axes[0].collections
+    assert precision.get_paths()[0].vertices[:, 0].min() == points[1].ratio
+    assert recall.get_paths()[0].vertices[:, 0].min() == points[0].ratio
 
 
 def test_one_seed_draws_its_intervals_as_bands():

@@ -48,6 +48,16 @@ def test_the_summary_speaks_of_natural_best_and_break_even():
     assert "No ratio found any spam: train longer" in report.summary(make_sweep(ARTICLE[:1]))
 
 
+def test_the_summary_says_where_the_legs_were_too_short_to_learn():
+    assert "Every ratio calls everything spam, or nothing: train longer" in report.summary(
+        make_sweep([ARTICLE[0], ARTICLE[-1]])
+    )
+    assert "Every ratio" not in report.summary(make_sweep(ARTICLE))
+    assert "Short legs. 10 optimizer steps each" in report.summary(make_sweep(ARTICLE))
+    long = [dataclasses.replace(point, global_step=200 * i) for i, point in enumerate(ARTICLE, start=1)]
+    assert "Short legs" not in report.summary(make_sweep(long))
+
+
 def test_the_imbalance_is_named_class_by_class():
     text = report.imbalance(ClassWeights.from_counts([8800, 1200]), ["ham", "spam"])
     assert text == (

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -203,7 +204,7 @@ def test_a_token_is_not_in_the_command_that_goes_on(tmp_path, monkeypatch, capsy
         script.run(lambda args: os.kill(os.getpid(), signal.SIGTERM), (WeightedLossConfig,), "", "")
     shown = capsys.readouterr().err
     assert ended.value.code == 128 + signal.SIGTERM
-    assert "to start again, run python train.py " in shown
+    assert f"to start again, run {sys.executable} train.py " in shown
     assert shown.rstrip().endswith(f"--output_dir {tmp_path}")
     assert "***" in shown
     assert "hf_secret" not in shown

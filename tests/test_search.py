@@ -34,7 +34,7 @@ class Curves:
     def point(self, ratio: float) -> SimpleNamespace:
         precision, recall = self.true(math.log(ratio), self.noise)
         f1 = 2 * precision * recall / (precision + recall)
-        return SimpleNamespace(ratio=ratio, precision=precision, recall=recall, f1=f1, tp=1)
+        return SimpleNamespace(ratio=ratio, precision=precision, recall=recall, f1=f1, tp=1, fp=1, fn=1, tn=1)
 
 
 def run(search: RatioSearch, curves: Curves) -> list[SimpleNamespace]:
@@ -88,9 +88,22 @@ def test_a_maximum_is_closed_in_on(requirement):
     assert np.quantile(lost, 0.9) < 0.02
 
 
+def test_a_leg_that_calls_everything_positive_is_not_what_was_searched_for():
+    def point(ratio):
+        recall = 0.9 if ratio < 50 else 1.0
+        rest = int(ratio < 50)
+        return SimpleNamespace(ratio=ratio, precision=0.1, recall=recall, f1=0.2, tp=1, fp=9, fn=rest, tn=rest)
+
+    points = []
+    while (ratio := RatioSearch("recall>=0.99", 8).next_ratio(points, 7.0)) is not None:
+        points.append(point(ratio))
+    everything = [p.ratio for p in points if p.recall == 1]
+    assert max(everything) > min(everything)  # it has gone on from the first of them, back towards the natural ratio
+
+
 def test_what_no_ratio_has_is_given_up_at_the_edge():
     def point(ratio):
-        return SimpleNamespace(ratio=ratio, precision=0.9, recall=0.5, f1=0.6, tp=1)
+        return SimpleNamespace(ratio=ratio, precision=0.9, recall=0.5, f1=0.6, tp=1, fp=1, fn=1, tn=1)
 
     points = []
     while (ratio := RatioSearch("recall>=0.9", 50).next_ratio(points, 7.0)) is not None:
@@ -106,7 +119,9 @@ def test_where_nothing_is_found_the_search_goes_to_higher_ratios(requirement):
             (1 - logistic(math.log(ratio / 60)), logistic(math.log(ratio / 30))) if ratio > 10 else (0, 0)
         )
         f1 = 2 * precision * recall / (precision + recall) if recall else 0
-        return SimpleNamespace(ratio=ratio, precision=precision, recall=recall, f1=f1, tp=int(recall > 0))
+        return SimpleNamespace(
+            ratio=ratio, precision=precision, recall=recall, f1=f1, tp=int(recall > 0), fp=1, fn=1, tn=1
+        )
 
     points = []
     while (ratio := RatioSearch(requirement).next_ratio(points, 7.0)) is not None:
@@ -115,7 +130,7 @@ def test_where_nothing_is_found_the_search_goes_to_higher_ratios(requirement):
 
 
 def test_a_search_that_is_met_at_once_ends_at_the_natural_ratio():
-    point = SimpleNamespace(ratio=7.0, precision=0.9, recall=0.955, f1=0.9, tp=1)
+    point = SimpleNamespace(ratio=7.0, precision=0.9, recall=0.955, f1=0.9, tp=1, fp=1, fn=1, tn=1)
     assert RatioSearch("recall>=0.95").next_ratio([], 7.0) == 7.0
     assert RatioSearch("recall>=0.95").next_ratio([point], 7.0) is None
 

@@ -287,8 +287,9 @@ class AugmentedData(EpochData):
         ({"callback": {"ratios": [1, float("nan")]}}, "positive finite number"),
         ({"callback": {"epochs_per_ratio": 0}}, "whole number from 1"),
         ({"callback": {"epochs_per_ratio": "2"}}, "whole number from 1"),
-        ({"callback": {"ratios": 3.0}}, "nothing to sweep over"),
-        ({"callback": {"seeds": 3}}, "nothing to sweep over"),
+        ({"callback": {"ratios": 3.0}}, r"is no list: write ratios=\[3.0\]"),
+        ({"callback": {"seeds": 3}}, r"is no list: write seeds=\[3\]"),
+        ({"callback": {"ratios": "natural"}}, r"is no list: write ratios=\['natural'\]"),
         ({"callback": {"seeds": [-1]}}, "whole numbers from 0"),
         ({"callback": {"seeds": ["1"]}}, "whole numbers from 0"),
         ({"callback": {"output_dir": __file__}}, "cannot hold the sweep"),
@@ -366,9 +367,16 @@ def test_sharded_training_is_refused_with_what_to_do_instead(tmp_path, train_dat
 def test_a_folder_that_holds_another_sweep_is_refused(tmp_path, train_data, eval_data):
     make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
     before = (tmp_path / "sweep.json").read_bytes()
-    with pytest.raises(InvalidInputError, match=r"already holds another sweep \(ratios: 2.0 here, 1.0 there\)"):
+    with pytest.raises(InvalidInputError, match=r"already holds another sweep \(ratios: 2 here, 1 there\)"):
         make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[2])).train()
     assert (tmp_path / "sweep.json").read_bytes() == before
+
+
+def test_another_requirement_of_the_same_sweep_is_sent_to_its_legs(tmp_path, train_data, eval_data):
+    keeping = {"load_best_model_at_end": True, "save_strategy": "best", "metric_for_best_model": "f1"}
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1], choose="f1"), keeping).train()
+    with pytest.raises(InvalidInputError, match=r"again: ask RatioSweep.load.*recall>=0.9'"):
+        make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback([1], choose="recall>=0.9"), keeping).train()
 
 
 def test_a_sweep_that_is_killed_leaves_every_finished_leg(tmp_path):

@@ -265,6 +265,16 @@ def test_names_are_taken_by_id_in_whatever_order_the_config_has_them(tmp_path, t
     assert trainer.class_weights.ratio == pytest.approx(7)
 
 
+def test_a_model_that_has_no_names_for_its_classes_gets_those_of_the_data(tmp_path, train_data):
+    for names, expected in (({}, ["ham", "spam"]), ({"id2label": {0: "no", 1: "yes"}}, ["no", "yes"])):
+        model = make_model(**names)
+        make_trainer(WeightedLossTrainer, tmp_path, train_data, model).save_model()
+        config = BertForSequenceClassification.from_pretrained(tmp_path).config
+        assert config.id2label == dict(enumerate(expected))
+    unnamed = make_trainer(WeightedLossTrainer, tmp_path, train_data.cast_column("label", Value("int64")))
+    assert unnamed.model.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
 def test_labels_that_label_names_names_are_counted_in_any_dataset(tmp_path, train_data):
     rows = [row | {"target": row["label"], "label": 0} for row in train_data]
     config = {"label_names": ["target"], "remove_unused_columns": False}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from transformers import EarlyStoppingCallback
 
+from .choose import Requirement
 from .errors import InvalidInputError
 from .search import RatioSearch
 
@@ -57,7 +58,8 @@ def check_trainer(trainer: WeightedLossTrainer) -> None:
         ),
         (
             getattr(args, "positive_label", None) is not None and (config.num_labels > 2 or trainer.is_multi_label),
-            f"positive_label has no meaning with {config.num_labels} labels that are averaged: leave it out.",
+            f"positive_label has no meaning with {config.num_labels} labels that are averaged "
+            f"({', '.join(map(repr, trainer.class_names[:10]))}): leave it out, or mend the labels.",
         ),
         (
             trainer.is_multi_label and args.label_smoothing_factor > 0,
@@ -77,6 +79,8 @@ def check_sweep(
 ) -> None:
     """Refuse what cannot be swept over, or whose legs would not compare, before anything is trained."""
     args, train, evaluation = trainer.args, trainer.train_dataset, trainer.eval_dataset
+    if callback.choose is not None:
+        Requirement.parse(callback.choose)
     chooses = callback.choose is not None or isinstance(callback.ratios, RatioSearch)
     folder = Path(args.output_dir if callback.output_dir is None else callback.output_dir)
     problems = [

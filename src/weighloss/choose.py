@@ -10,7 +10,7 @@ from .errors import InvalidInputError
 if TYPE_CHECKING:
     from .point import SweepPoint
 
-_FORMS = "f1, f0.5, recall>=0.95, precision>=0.9, cost fp=1 fn=20, break-even"
+_FORMS = "f1, f0.5, recall>=0.95, precision>=0.9 @90%, cost fp=1 fn=20, break-even"
 _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
 
 
@@ -54,7 +54,7 @@ class Requirement:
             beta = float(found[1])
             if beta > 0:
                 return cls(f"f{beta:.12g}", "f", (beta,))
-        if found := re.fullmatch(rf"(recall|precision) ?>=? ?{_NUMBER}(%?)(?: ?@ ?{_NUMBER} ?%)?", written):
+        if found := re.fullmatch(rf"(recall|precision) ?>=? ?{_NUMBER}(%?)(?: ?@ ?{_NUMBER} ?(%?))?", written):
             least = float(found[2]) / (100 if found[3] else 1)
             if not 0 < least <= 1:
                 raise InvalidInputError(
@@ -62,7 +62,7 @@ class Requirement:
                 )
             if found[4] is None:
                 return cls(f"{found[1]}>={least:.12g}", found[1], (least,))
-            if not 0 < float(found[4]) < 100:
+            if not found[5] or not 0 < float(found[4]) < 100:
                 raise InvalidInputError(f"{text!r} names no level: write one between 0 and 100, such as @90%.")
             return cls(f"{found[1]}>={least:.12g} @{found[4]}%", found[1], (least,), float(found[4]) / 100)
         if found := re.fullmatch(rf"cost fp ?= ?{_NUMBER},? fn ?= ?{_NUMBER}", written):
@@ -71,13 +71,19 @@ class Requirement:
                 return cls(f"cost fp={costs[0]:.12g} fn={costs[1]:.12g}", "cost", costs)
         if written in ("break-even", "breakeven", "break even"):
             return cls("break-even", "break-even")
+        if re.search(r" (and|or) |[&|;+]", written):
+            raise InvalidInputError(
+                f"{text!r} asks for several things: write one, such as 'recall>=0.95', which chooses the highest precision "
+                "with that recall."
+            )
         raise InvalidInputError(f"{text!r} is no requirement: write {_nearest(written)!r}, or one of {_FORMS}.")
 
     def score(self, point: Any, lower: float | None = None) -> float:
         """How well a point does: the higher the better, one number for every kind.
 
         Points that have the least recall or precision asked for get 1 + the other one, the others how much they lack, below
-        0. `lower` is what counts for that in place of the point's own value where a `confidence` is asked for.
+        0. One that calls everything positive lacks all of it: no model is needed for that. `lower` is what counts in place
+        of the point's own value where a `confidence` is asked for.
         """
         precision, recall = point.precision, point.recall
         if self.kind == "f":
@@ -91,9 +97,11 @@ class Requirement:
             return -abs(precision - recall) if point.tp else -2.0  # P = R = 0 is none
         own, other = (recall, precision) if self.kind == "recall" else (precision, recall)
         own = own if lower is None else lower
+        if calls_everything_positive(point):
+            own = 0.0
         return 1 + other if own >= self.numbers[0] else own - self.numbers[0]
 
-    def cost(self, point: SweepPoint) -> float:
+    def cost(self, point: Any) -> float:
         """Expected cost per item of a requirement of costs."""
         return (self.numbers[0] * point.fp + self.numbers[1] * point.fn) / (point.tp + point.fp + point.fn + point.tn)
 
@@ -101,6 +109,11 @@ class Requirement:
     def is_least(self) -> bool:
         """Whether it asks for a least recall or precision, not for the best there is."""
         return self.kind in ("recall", "precision")
+
+
+def calls_everything_positive(point: Any) -> bool:
+    """Whether a point predicts the positive label, or every label, of all items, wrongly of some."""
+    return point.tn == point.fn == 0 < point.fp
 
 
 @dataclass(frozen=True)
@@ -114,21 +127,34 @@ class Choice:
         The first of those that do best.
     met : bool
         Whether it has the least recall or precision asked for; else it comes nearest. True for the other kinds.
+    lower : float or None
+        The lower end of the interval that counts for that, where a `confidence` is asked for.
+    not_counted : tuple of float
+        Ratios whose legs call everything positive, which meets no least recall or precision.
     """
 
     requirement: Requirement
     point: SweepPoint
     met: bool
+    lower: float | None = None
+    not_counted: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         """The choice in one sentence."""
         at = f"w_r = {self.point.ratio:.4g}: precision {self.point.precision:.3f}, recall {self.point.recall:.3f}"
-        cost = f", cost {self.requirement.cost(self.point):.4g} per item" if self.requirement.kind == "cost" else ""
-        if self.point.tn == self.point.fn == 0:
-            cost += "; it calls everything positive, ask for less recall"
+        if self.lower is not None:
+            at += f", {self.requirement.kind} at least {self.lower:.3f} by its interval"
+        if self.requirement.kind == "cost":
+            at += f", cost {self.requirement.cost(self.point):.4g} per item"
+        if calls_everything_positive(self.point):
+            at += "; it calls everything positive"
         if self.met:
-            return f"{self.requirement.text} chooses {at}{cost}."
-        return f"No leg meets {self.requirement.text}; nearest comes {at}{cost}."
+            return f"{self.requirement.text} chooses {at}."
+        but = ""
+        if self.not_counted:
+            ratios = ", ".join(f"{ratio:.4g}" for ratio in self.not_counted)
+            but = f" but by calling everything positive (w_r = {ratios}), which does not count"
+        return f"No leg meets {self.requirement.text}{but}; nearest comes {at}."
 
 
 def _nearest(written: str) -> str:

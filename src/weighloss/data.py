@@ -244,8 +244,13 @@ def _class_ids(data: DatasetDict, column: str) -> tuple[list[str], dict[str, dic
         raise InvalidInputError(f"the labels are {feature}, not classes: give a column of names or whole numbers.")
     found = {split: set(part.unique(column)) for split, part in data.items()}
     for split, labels in found.items():
-        if labels & {None, ""} or (isinstance(data[split].features[column], ClassLabel) and -1 in labels):
-            raise InvalidInputError(f"some rows of the {split} data have no label: drop or fill them first.")
+        blank = {None, ""} | ({-1} if isinstance(data[split].features[column], ClassLabel) else set())
+        if labels & blank:
+            rows = [i for i, label in enumerate(data[split][column][:], start=1) if label in blank]
+            raise InvalidInputError(
+                f"{len(rows):,} of {data[split].num_rows:,} rows of the {split} data have no label, row {rows[0]} "
+                "is the first of them: drop or fill them first."
+            )
     names = feature.names if isinstance(feature, ClassLabel) else [str(label) for label in sorted(found["train"])]
     if len(found["train"]) < 2:
         (label,) = found["train"]

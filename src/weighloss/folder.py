@@ -72,7 +72,14 @@ def found_in(folder: Path, planned: RatioSweep) -> RatioSweep | None:
     if not (folder / SWEEP_FILE).exists():
         return None
     found = RatioSweep.load(folder)
-    if differences := list(_differences(planned, found)):
+    differences = list(_differences(planned, found))
+    if planned.requirement != found.requirement and len(differences) == 1 and planned.requirement is not None:
+        raise InvalidInputError(
+            f"{folder} holds this sweep with {differences[0]}. No leg needs to be trained again: ask "
+            f"RatioSweep.load({str(folder)!r}).choose({planned.requirement!r}) and fine-tune at that ratio, or give "
+            "another output folder."
+        )
+    if differences:
         raise InvalidInputError(
             f"{folder} already holds another sweep ({'; '.join(differences)}): give another output folder, or the same "
             "arguments to go on with that one."
@@ -95,7 +102,7 @@ def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
         if now != then:
             yield f"{called}: {_said(now)} here, {_said(then)} there"
     if not planned.search and planned.ratios != found.ratios:
-        now, then = (_said([float(f"{ratio:.4g}") for ratio in sweep.ratios]) for sweep in (planned, found))
+        now, then = (_said([f"{ratio:.4g}" for ratio in sweep.ratios]) for sweep in (planned, found))
         yield f"ratios: {now} here, {then} there"
     if not found.fingerprint:
         yield "it was written by a version that did not note of what it was"
@@ -109,7 +116,9 @@ def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
 
 
 def _said(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(map(str, value)) if len(value) < 6 else f"{len(value)} from {value[0]} to {value[-1]}"
 
 
 def _has_its_predictions(sweep: RatioSweep, point: SweepPoint, file: Path) -> bool:

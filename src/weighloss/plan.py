@@ -113,8 +113,9 @@ class SweepPlan:
         kept = next((i for i, point in enumerate(sweep.points) if point.global_step == global_step), None)
         because = self.kept_by.because if is_best else "the last leg of the sweep"
         requirement = self.kept_by.requirement
-        if requirement is not None and sweep.points and not sweep.choose(requirement.text).met:
+        if requirement is not None and sweep.points and not (choice := sweep.choose(requirement.text)).met:
             because = f"nearest to {requirement.text}, which no leg meets"
+            logger.warning("%s", choice)
         if sweep.preview is not None:
             because += f", of a preview: {sweep.what_was_trained}"
         return replace(sweep, kept=kept, kept_because=because)
@@ -256,6 +257,9 @@ class SweepPlan:
         for ratio in ratios:
             trainer.weights_at(ratio)  # refuses what has no meaning for these counts
         info = getattr(trainer.train_dataset, "info", None)
+        dataset_name = getattr(info, "dataset_name", None)
+        if dataset_name == getattr(info, "builder_name", None):
+            dataset_name = None  # "csv" names the reader of a file, no data
         return RatioSweep(
             counts=natural.counts.tolist(),
             label_names=list(trainer.class_names),
@@ -265,7 +269,7 @@ class SweepPlan:
             seeds=[trainer.args.seed] if callback.seeds is None else _checked_seeds(callback.seeds),
             epochs_per_ratio=callback.epochs_per_ratio,
             model=trainer.model.config._name_or_path,
-            dataset=callback.dataset_name or getattr(info, "dataset_name", None) or "",
+            dataset=callback.dataset_name or dataset_name or "",
             num_eval=len(cast(Sized, trainer.eval_dataset)),
             requirement=None if self.kept_by.requirement is None else self.kept_by.requirement.text,
             search=None if self._search is None else str(self._search),
@@ -275,7 +279,9 @@ class SweepPlan:
 
 
 def _as_list(name: str, values: Any) -> list[Any]:
-    listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"{name}={values!r} is no list: write {name}=[{values!r}].")
+    listed = list(values)
     if not listed:
         raise InvalidInputError(f"{name}={values!r} leaves nothing to sweep over: give a list of at least one number.")
     return listed

@@ -59,8 +59,10 @@ def plot_sweep(
     """
     with matplotlib.style.context(_STYLE):
         figures = {
-            "precision_recall": _ratio_chart(sweep, other_metrics or {}, requirement, marks),
-            "precision_recall_plane": _plane_chart(sweep, requirement or sweep.requirement),
+            "precision_recall": _ratio_chart(sweep, other_metrics or {}, _chosen(sweep, requirement), marks),
+            "precision_recall_plane": _plane_chart(
+                sweep, requirement or sweep.requirement, _chosen(sweep, requirement)
+            ),
         }
         if output_dir is not None:
             folder = Path(output_dir)
@@ -72,13 +74,13 @@ def plot_sweep(
 
 
 def _ratio_chart(
-    sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray], requirement: str | None, marks: Sequence[str]
+    sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray], chosen: tuple[float, str] | None, marks: Sequence[str]
 ) -> Figure:
-    best, break_even = sweep.best("f1"), sweep.break_even()
+    break_even = sweep.break_even()
     bands = _bands(sweep)
-    curve = sweep.curve("precision", "recall", "f1")
+    curve = sweep.curve("precision", "recall")
     ratios = curve["ratio"]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5.4), layout="constrained")
     axes = figure.subplots()
 
     preview = sweep.previewed()
@@ -117,54 +119,62 @@ def _ratio_chart(
             linestyle="none",
             color=_GREY,
             markersize=9,
-            label=f"missing: training failed at {', '.join(f'{ratio:.3g}' for ratio in missing)}",
+            label=f"missing: training failed at {', '.join(map(_short, missing))}",
         )
     axes.axvline(
         sweep.natural_ratio,
         color=_GREY,
         linestyle=(0, (5, 4)),
         linewidth=1,
-        label=f"natural ratio {sweep.natural_ratio:.3g}",
+        label=f"natural ratio {_short(sweep.natural_ratio)}",
     )
     for mark in marks:
         at = sweep.ratio_of(mark)
         axes.annotate(
-            f"{mark} {at:.3g}", (at, 0), xycoords=("data", "axes fraction"), xytext=(0, 26), textcoords="offset points",
+            f"{mark} {_short(at)}", (at, 0), xycoords=("data", "axes fraction"), xytext=(0, 26), textcoords="offset points",
             rotation=90, ha="center", fontsize=8, color=_GREY, arrowprops={"arrowstyle": "->", "color": _GREY},
         )  # fmt: skip
     if break_even is not None:
         value = sweep.at(break_even, "precision")
         axes.plot(
             break_even, value, "D", color="black", markersize=8, markerfacecolor="none", markeredgewidth=1.6, zorder=6,
-            linestyle="none", label=f"break-even P = R = {value:.3g} at {break_even:.3g}",
+            linestyle="none", label=f"break-even P = R = {value:.3g} at {_short(break_even)}",
         )  # fmt: skip
-    chosen, label = best, f"best F1 = {curve['f1'].max():.3g} at {best:.3g}"
-    if requirement is None and sweep.requirement is not None and sweep.kept_point is not None:
-        chosen = sweep.kept_point.ratio  # not chosen anew: the predictions need not be here
-        label = f"{sweep.kept_because}: {chosen:.3g}"
-    elif requirement is not None:
-        choice = sweep.choose(requirement)
-        chosen = choice.point.ratio
-        label = f"{'chosen for' if choice.met else 'nearest to'} {choice.requirement.text}: {chosen:.3g}"
-    if curve["f1"].max() > 0:
-        at_chosen = [float(curve[name][ratios == chosen][0]) for name in ("precision", "recall")]
-        axes.plot(
-            [chosen, chosen], at_chosen, "*", color="black", markersize=12, zorder=7, linestyle="none", label=label
-        )
+    if chosen is not None:
+        ratio, label = chosen
+        at_chosen = [float(curve[name][ratios == ratio][0]) for name in ("precision", "recall")]
+        axes.plot([ratio, ratio], at_chosen, "*", color="black", markersize=12, zorder=7, label=label)
 
     _log_axis(axes, sweep)
     axes.set(
         ylim=(-0.03, 1.03),
         ylabel=", ".join(["precision", "recall", *other_metrics]),
-        title=_title(sweep, "Precision and recall against the weight ratio"),
     )
+    figure.suptitle(_title(sweep, "Precision and recall against the weight ratio"))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="best")
+    # Beside the curves, wherever they run: below the title, which is the figure's.
+    legend = axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    for text in legend.get_texts():
+        text.set_text(textwrap.fill(text.get_text(), 34))
     _footnote(figure, sweep, bool(bands))
     return figure
 
 
-def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
+def _chosen(sweep: RatioSweep, requirement: str | None) -> tuple[float, str] | None:
+    """The ratio to mark, and why: by the requirement, by that which the sweep was for, or by the best F1."""
+    if requirement is not None:
+        choice = sweep.choose(requirement)
+        ratio, why = choice.point.ratio, f"{'chosen for' if choice.met else 'nearest to'} {choice.requirement.text}"
+        return ratio, f"{why}: {_short(ratio)}"
+    if (
+        sweep.requirement is not None and sweep.kept_point is not None
+    ):  # not chosen anew: the predictions need not be here
+        return sweep.kept_point.ratio, f"{sweep.kept_because}: {_short(sweep.kept_point.ratio)}"
+    best, highest = sweep.best("f1"), sweep.curve("f1")["f1"].max()
+    return (best, f"best F1 = {highest:.3g} at {_short(best)}") if highest > 0 else None
+
+
+def _plane_chart(sweep: RatioSweep, requirement: str | None, chosen: tuple[float, str] | None) -> Figure:
     curve = sweep.curve("precision", "recall")
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
@@ -187,9 +197,12 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
 
     drawn = [i for i, ratio in enumerate(curve["ratio"]) if not sweep.predicts_no_positive(ratio)]
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
-    axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per $w_r$")
+    axes.plot(recall, precision, "o", color="C0", markersize=6, label="reweighting, one point per $w_r$")
+    if chosen is not None and chosen[0] in ratios:
+        at = ratios == chosen[0]
+        axes.plot(recall[at], precision[at], "*", color="black", markersize=12, zorder=7, label=chosen[1])
     if len(drawn) < len(curve["ratio"]):
-        omitted = ", ".join(f"{ratio:.3g}" for ratio in curve["ratio"] if ratio not in ratios)
+        omitted = ", ".join(_short(ratio) for ratio in curve["ratio"] if ratio not in ratios)
         axes.plot([], [], " ", label=f"nothing predicted positive at {omitted}")
     left, bottom = (min(values.min(initial=1) - 0.1, 0.5) for values in (recall, precision))
     width, height = 1.02 - left, 1.02 - bottom
@@ -197,7 +210,7 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
     for x, y, ratio in zip(recall, precision, ratios, strict=True):
         near = [at for at in together if abs(at[0] - x) / width + abs(at[1] - y) / height < 0.05]
         together.setdefault(near[0] if near else (x, y), []).append(
-            f"{ratio:.3g}" + (" (natural)" if np.isclose(ratio, sweep.natural_ratio) else "")
+            _short(ratio) + (" (natural)" if np.isclose(ratio, sweep.natural_ratio) else "")
         )
     for (x, y), texts in together.items():
         axes.annotate(", ".join(texts), (x, y), (-7, -9), textcoords="offset points", fontsize=8, ha="right")
@@ -207,8 +220,8 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
         ylabel="precision",
         xlim=(left, 1.02),
         ylim=(bottom, 1.02),
-        title=_title(sweep, "Reweighting and the threshold"),
     )
+    figure.suptitle(_title(sweep, "Reweighting and the threshold"))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")
     _footnote(figure, sweep, below=worth(sweep, requirement).partition("\n")[0])
@@ -227,6 +240,8 @@ def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
             ends = [getattr(points[0], f"{name}_interval") for points in groups]
         if None not in ends:
             bands[name] = np.array(ends)
+    if "precision" in bands:  # where nothing is predicted positive, precision may be anything
+        bands["precision"][[sweep.predicts_no_positive(ratio) for ratio in sweep.by_ratio()]] = np.nan
     return bands
 
 
@@ -251,6 +266,10 @@ def _title(sweep: RatioSweep, text: str) -> str:
     }
     preview = "" if sweep.preview is None else f"; a preview, {sweep.what_was_trained}"
     return _plain(f"{text}\n{of[sweep.average]}, {sweep.dataset or 'evaluation set'}{preview}")
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio < 999.5 else f"{ratio:.0f}"
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from huggingface_hub import snapshot_download
 
 from .bootstrap import Intervals, bootstrap, interval
-from .choose import Choice, Requirement
+from .choose import Choice, Requirement, calls_everything_positive
 from .errors import InvalidInputError, reason
 from .labels import IGNORE_INDEX
 from .point import FailedLeg, SweepPoint, read_legs
@@ -302,7 +302,8 @@ class RatioSweep:
         return float(curve["ratio"][curve[metric].argmax()])
 
     def choose(self, requirement: str) -> Choice:
-        """The leg that a requirement chooses, or the one that comes nearest.
+        """The leg that a requirement chooses, or the one that comes nearest. Legs that call everything positive have no
+        recall or precision that counts for it.
 
         A leg is one ratio with one seed: with several seeds this favours lucky ones, where `best` compares means.
 
@@ -332,7 +333,14 @@ class RatioSweep:
             lower = getattr(intervals, wanted.kind)[:, 0].tolist()
         scores = [wanted.score(point, least) for point, least in zip(self.points, lower, strict=True)]
         best = scores.index(max(scores))
-        return Choice(wanted, self.points[best], met=not wanted.is_least or scores[best] >= 1)
+        everything = {point.ratio for point in self.points if wanted.is_least and calls_everything_positive(point)}
+        return Choice(
+            wanted,
+            self.points[best],
+            met=not wanted.is_least or scores[best] >= 1,
+            lower=lower[best],
+            not_counted=tuple(sorted(everything)),
+        )
 
     def ratios_around(self, requirement: str | float, count: int) -> list[float]:
         """The ratio that a requirement chooses and those nearest to it: where to refine a preview.

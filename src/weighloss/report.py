@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -9,10 +10,12 @@ from typing import Any
 import evaluate
 import numpy as np
 from scipy.special import expit
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import brier_score_loss
 
 from .bootstrap import bootstrap
 from .calibration import expected_calibration_error
+from .choose import calls_everything_positive
 from .errors import InvalidInputError
 from .evaluate_metric import PrecisionRecall
 from .metrics import decisions, precision_recall
@@ -21,6 +24,7 @@ from .record import RatioSweep
 from .threshold import ThresholdPoint, UnweightedThresholds
 from .weights import ClassWeights
 
+_FEW_STEPS = 100  # of a leg: on real data, fine-tunes of so few jump from nothing found to everything
 COLUMNS = ("w_r", "x natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN", "")  # of the table
 
 
@@ -55,11 +59,18 @@ def summary(sweep: RatioSweep) -> str:
             0,
             f"Preview. {sweep.what_was_trained.capitalize()}: refine the ratio that you choose with the whole model.",
         )
+    name = sweep.positive_name if sweep.average == "binary" else "label"
     if sweep.curve("f1")["f1"].max() == 0:
-        name = sweep.positive_name if sweep.average == "binary" else "label"
         lines.append(f"No ratio found any {name}: train longer, or raise the learning rate.")
     else:
         lines.append(f"Best F1. {sentence(sweep, sweep.best('f1'))}")
+        if not any(point.predicts_positives and not calls_everything_positive(point) for point in sweep.points):
+            lines.append(f"Every ratio calls everything {name}, or nothing: train longer, or raise the learning rate.")
+    if (steps := sweep.done[0].global_step) < _FEW_STEPS:
+        lines.append(
+            f"Short legs. {steps} optimizer steps each: where the curves jump, train longer (epochs_per_ratio), with a "
+            "higher learning rate or in smaller batches."
+        )
     break_even = sweep.break_even()
     if break_even is None:
         lines.append("The curves of precision and recall do not cross: no break-even.")
@@ -210,7 +221,9 @@ def _calibration(sweep: RatioSweep, point: SweepPoint) -> str:
         brier = brier_score_loss(positives, probabilities)
         gap = expected_calibration_error(probabilities, positives)
         errors.append(f"Brier score {brier:.4f}, expected calibration error {gap:.4f}")
-    return f"Its probabilities have {errors[0]}; without the weighting (logits - log w) {errors[1]}."
+    return (
+        f"The reweighted model's probabilities have {errors[0]}; without the weighting (logits - log w) {errors[1]}."
+    )
 
 
 def recomputed(sweep: RatioSweep) -> RatioSweep:
@@ -261,7 +274,8 @@ def score(sweep: RatioSweep, metrics: Sequence[str]) -> dict[str, np.ndarray]:
 
     def of_point(point: SweepPoint) -> dict[str, float]:
         decided = decisions(*sweep.predictions(point), sweep.positive_label)
-        results = own.compute(**decided)
+        with warnings.catch_warnings(category=UndefinedMetricWarning, action="ignore"):  # the chart marks such ratios
+            results = own.compute(**decided)
         found = {name: results[name] for name in known}
         for other in others:
             found |= other.compute(predictions=decided["predictions"], references=decided["references"])

@@ -74,7 +74,7 @@ def run(
     except (InvalidInputError, PushError, SweepStoppedError) as error:
         sys.exit(f"error: {error}")
     except _Stopped as stop:
-        command, output_dir = ["python", *without_tokens(sys.argv)], parsed[-1].output_dir
+        command, output_dir = [sys.executable, *without_tokens(sys.argv)], parsed[-1].output_dir
         checkpoints = [] if goes_on else [path for path in checkpoints_in(output_dir) if is_whole(path)]
         if checkpoints:
             goes_on, command = True, [*command, "--resume_from_checkpoint", str(checkpoints[-1])]
@@ -189,6 +189,7 @@ def preview_and_refine(
     )
     trainer.remove_callback(callback)
     trainer.add_callback(refined)
+    args.weight_ratio = None  # the preview's, which is not the user's
     trainer.train()
     return refined
 

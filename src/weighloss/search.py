@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .choose import Requirement
+from .choose import Requirement, calls_everything_positive
 from .errors import InvalidInputError
 
 # Of the log odds of precision or recall over log w_r, until two ratios tell; that of one-epoch fine-tunes.
@@ -83,7 +83,8 @@ class RatioSearch:
         if wanted.kind == "break-even":
             return any(point.tp and abs(point.precision - point.recall) <= self.tolerance for point in points)
         if wanted.is_least:
-            return any(0 <= getattr(point, wanted.kind) - wanted.numbers[0] <= self.tolerance for point in points)
+            telling = (getattr(point, wanted.kind) for point in points if not calls_everything_positive(point))
+            return any(0 <= value - wanted.numbers[0] <= self.tolerance for value in telling)
         return False
 
     def _gap(self, wanted: Requirement, point: Any) -> float:

@@ -271,12 +271,13 @@ class RatioSweepCallback(TrainingDriver):
         """Let the arguments say which leg's model the trainer holds."""
         is_best = args.load_best_model_at_end and state.best_model_checkpoint is not None
         held_step = state.best_global_step if is_best else state.global_step
+        args.weight_ratio, _ = self._legs[max(held_step - 1, 0) // self._steps_per_leg]
         if not is_best:
             logger.warning(
-                "The trainer holds the model of the sweep's last leg; with load_best_model_at_end=True, "
-                "metric_for_best_model='f1' and save_strategy='best' it keeps the best leg's."
+                "The trainer holds the model of the sweep's last leg, w_r = %.4g; with load_best_model_at_end=True, "
+                "metric_for_best_model='f1' and save_strategy='best' it keeps the best leg's.",
+                args.weight_ratio,
             )
-        args.weight_ratio, _ = self._legs[max(held_step - 1, 0) // self._steps_per_leg]
         if state.is_world_process_zero:
             self.sweep = self._plan.with_kept(self.sweep, held_step, is_best)
         self._is_to_write = True

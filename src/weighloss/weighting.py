@@ -141,9 +141,13 @@ class WeightingTrainer(Trainer):
         return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
 
     def record_class_weights(self) -> None:
-        """Write how the classes are weighted to `model.config`."""
-        vars(self.model.config).pop("requirement", None)  # that of an earlier training
-        self.model.config.update(self._weighting())
+        """Write how the classes are weighted to `model.config`, and what they are called where it does not know."""
+        config = self.model.config
+        vars(config).pop("requirement", None)  # that of an earlier training
+        config.update(self._weighting())
+        if all(name == f"LABEL_{i}" for i, name in config.id2label.items()):
+            config.id2label = dict(enumerate(self.class_names))
+            config.label2id = {name: i for i, name in config.id2label.items()}
 
     def _weighting(self) -> dict[str, Any]:
         class_weights = self.class_weights
