@@ -405,6 +405,12 @@ def test_a_token_pickles_as_none_and_is_printed_as_asterisks():
     assert TOKEN not in repr([token])
 
 
+def test_arguments_do_not_show_their_token():
+    assert TOKEN not in repr(WeightedLossConfig("out", hub_token=TOKEN)) + str(
+        WeightedLossConfig("out", hub_token=TOKEN)
+    )
+
+
 def test_saved_training_arguments_hold_no_token(tmp_path, train_data):
     args = WeightedLossConfig(str(tmp_path), hub_token=TOKEN, **quiet_args())
     WeightedLossTrainer(model=make_model(), args=args, train_dataset=train_data, data_collator=collate).save_model()

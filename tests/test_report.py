@@ -36,6 +36,8 @@ def test_the_sentence_is_about_a_hundred_flagged_and_a_hundred_there_are():
     assert "on average over the classes" in report.sentence(several, 7.0)
     with pytest.raises(InvalidInputError, match="no leg at w_r = 8"):
         report.sentence(sweep, 8)
+    third = make_sweep([dataclasses.replace(ARTICLE[2], ratio=7 / 3)])
+    assert report.sentence(third, 2.333) == report.sentence(third, 7 / 3)  # as the table prints it
 
 
 def test_the_summary_speaks_of_natural_best_and_break_even():

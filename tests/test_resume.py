@@ -29,7 +29,6 @@ from weighloss import (
     plot_sweep,
     report,
 )
-from weighloss.checkpoints import remove_broken
 from weighloss.fingerprint import of_dataset
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -285,7 +284,7 @@ OTHER = make_data(192, seed=9)
         ({"model": make_model(seed=5)}, r"\(the model differs, and if .* load it after transformers.set_seed\(\)"),
         ({"model": make_model(dropout=0.2)}, r"\(the model differs"),
         ({"sweep": {"seeds": [2]}}, "seeds: 2 here, 1 there"),
-        ({"sweep": {"ratios": [0.5, 4, 31]}}, "ratios: 0.5, 4.0, 31.0 here, 0.5, 4.0, 30.0 there"),
+        ({"sweep": {"ratios": [0.5, 4, 31]}}, "ratios: 0.5, 4, 31 here, 0.5, 4, 30 there"),
         ({"sweep": {"epochs_per_ratio": 2}}, "epochs_per_ratio: 2 here, 1 there"),
         ({"sweep": {"choose": "recall>=0.9"}}, "the requirement to choose by: recall>=0.9 here, None there"),
         ({"config": {"learning_rate": 2e-2}}, "learning_rate: 0.02 here, 0.01 there"),
@@ -540,9 +539,9 @@ def test_a_signal_ends_the_script_cleanly_and_the_command_that_it_names_goes_on(
         assert "Traceback" not in said
         assert "legs are done and kept in" in said
         assert ("Going on with the sweep" in said) == bool(kept)
-        again = said.splitlines()[-1].partition("to go on, run python ")[2]
+        again = said.splitlines()[-1].partition("to go on, run ")[2]
         assert again
-        command, before, kept = f"{sys.executable} {again}", kept, RatioSweep.load(folder).points
+        command, before, kept = again, kept, RatioSweep.load(folder).points
         assert kept[: len(before)] == before
     run = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     after = RatioSweep.load(folder)
@@ -575,12 +574,6 @@ def test_only_checkpoints_of_this_very_sweep_are_gone_on_from(tmp_path, train_da
     trainer.train()
     assert stop.steps[0] == 1
     assert parameters(trainer.model).tolist() == whole[2]
-    for name in ("checkpoint-best", "checkpoint-7-quantized", "checkpoint-7"):
-        (tmp_path / name).mkdir()
-    remove_broken(tmp_path)
-    assert (tmp_path / "checkpoint-best").exists()
-    assert (tmp_path / "checkpoint-7-quantized").exists()
-    assert not (tmp_path / "checkpoint-7").exists()
 
 
 def test_a_record_holds_no_arguments_but_the_trainers(tmp_path, train_data, eval_data):

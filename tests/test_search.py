@@ -129,6 +129,12 @@ def test_where_nothing_is_found_the_search_goes_to_higher_ratios(requirement):
     assert max(points, key=Requirement.parse(requirement).score).recall > 0
 
 
+def test_a_search_is_the_same_however_its_requirement_is_written():
+    assert RatioSearch("Recall >= 95%") == RatioSearch("recall>=0.95")
+    with pytest.raises(InvalidInputError, match="no requirement"):
+        RatioSearch(0.95)
+
+
 def test_a_search_that_is_met_at_once_ends_at_the_natural_ratio():
     point = SimpleNamespace(ratio=7.0, precision=0.9, recall=0.955, f1=0.9, tp=1, fp=1, fn=1, tn=1)
     assert RatioSearch("recall>=0.95").next_ratio([], 7.0) == 7.0

@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
 from weighloss import (
     InvalidInputError,
+    RatioSearch,
     RatioSweep,
     RatioSweepCallback,
     WeightedLossConfig,
@@ -279,7 +280,9 @@ class AugmentedData(EpochData):
             "length",
         ),
         ({"config": {"max_steps": 9}}, "max_steps=9 would cut the sweep"),
-        ({"config": GROUPED | {"dataloader_drop_last": True}}, "dataloader_drop_last leaves rows out"),
+        ({"callback": {"ratios": None, "num_ratios": 3.0}}, "write a whole number from 2"),
+        ({"callback": {"ratios": None, "ratio_span": "100"}}, "write a finite number above 1"),
+        ({"callback": {"ratios": RatioSearch("f1"), "seeds": 5}}, r"write seeds=\[5\]"),
         ({"config": {"enable_jit_checkpoint": True}}, "enable_jit_checkpoint saves in the middle of a step"),
         ({"callback": {"ratios": []}}, "nothing to sweep over"),
         ({"callback": {"seeds": []}}, "nothing to sweep over"),
@@ -297,10 +300,6 @@ class AugmentedData(EpochData):
         ({"eval_data": make_data(20, 0).remove_columns("label")}, "no label column"),
         ({"eval_data": make_data(20, 0).select([])}, "has 0 ham, 0 spam"),
         ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "the positive one among them"),
-        (
-            {"config": GROUPED | {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}},
-            "persistent workers",
-        ),
         ({"config": GROUPED | {"eval_do_concat_batches": False}}, "eval_do_concat_batches"),
         ({"config": BEST | {"metric_for_best_model": "precison"}}, "'precison' is not measured"),
         ({"config": {"class_weights": [1, 2]}}, "no ratio to sweep over"),
@@ -354,6 +353,49 @@ def test_an_interrupted_sweeps_figures_are_not_those_of_the_model(tmp_path, trai
     facts = trainer._card_facts()
     assert facts["sweep"] is None
     assert facts["evaluation"] is None
+
+
+@pytest.mark.parametrize(
+    "config", [{"dataloader_drop_last": True}, {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}]
+)
+def test_predictions_of_grouped_rows_come_in_the_order_of_the_data(tmp_path, train_data, eval_data, config):
+    config = GROUPED | config | {"per_device_eval_batch_size": 16}
+    callback = RatioSweepCallback(ratios=[1, 9])
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback, config)
+    trainer.train()
+    longest_first = trainer._get_eval_sampler(eval_data).rows
+    rows = sorted(longest_first[:96] if config.get("dataloader_drop_last") else longest_first)
+    logits, labels = RatioSweep.load(tmp_path).predictions(callback.sweep.points[-1])
+    assert labels.tolist() == eval_data.select(rows)["label"][:]
+    by_one = make_sweep(tmp_path / "by_one", train_data, eval_data, RatioSweepCallback(ratios=[1, 9]))
+    by_one.model = trainer.model
+    assert by_one.predict(eval_data.select(rows)).predictions == pytest.approx(logits, abs=1e-5)
+
+
+def test_a_sweep_within_a_search_of_hyperparameters_is_refused(tmp_path, train_data, eval_data):
+    trainer = make_sweep(
+        tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1]), model_init=lambda: make_model()
+    )
+    with pytest.raises(InvalidInputError, match="leave RatioSweepCallback out"):
+        trainer.hyperparameter_search(lambda trial: {}, backend="optuna", n_trials=1)
+
+
+def test_what_is_no_number_among_the_users_metrics_is_left_out_of_the_record(tmp_path, train_data, eval_data):
+    def compute_metrics(prediction):
+        return {"text": "precision 0.5", "none": None, "nan": float("nan"), "half": np.float32(0.5)}
+
+    callback = RatioSweepCallback(ratios=[1])
+    make_sweep(tmp_path, train_data, eval_data, callback, compute_metrics=compute_metrics).train()
+    assert RatioSweep.load(tmp_path).points[0].other_metrics.keys() == {"accuracy", "half"}
+
+
+def test_a_chart_that_cannot_be_drawn_does_not_end_the_training(tmp_path, train_data, eval_data, monkeypatch, caplog):
+    def fail(*args, **kwargs):
+        raise RuntimeError("Failed to process string with tex")
+
+    monkeypatch.setattr("weighloss.plot.plot_sweep", fail)
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
+    assert "The charts could not be drawn: Failed to process" in caplog.text
 
 
 @pytest.mark.parametrize("sharding", ["is_deepspeed_enabled", "is_fsdp_enabled"])

@@ -33,7 +33,7 @@ def write_sweep(folder, seed: int = 0, size: int = 400) -> RatioSweep:
 @settings(max_examples=20, deadline=None)
 def test_no_threshold_of_the_precision_recall_curve_is_better(tmp_path_factory, seed, requirement):
     sweep = write_sweep(tmp_path_factory.mktemp("sweep"), seed, 120)
-    best = UnweightedThresholds(sweep).best(Requirement.parse(requirement))
+    best = UnweightedThresholds(sweep, sweep.points[0]).best(Requirement.parse(requirement))
     precision, recall, _ = (
         curve[:-1] for curve in precision_recall_curve(*sweep.positives_and_scores(sweep.points[0]))
     )
@@ -51,7 +51,7 @@ def test_no_threshold_of_the_precision_recall_curve_is_better(tmp_path_factory, 
 
 def test_a_threshold_of_one_half_is_the_leg_itself_and_elkans_is_the_weighted_one_where_theory_holds(tmp_path):
     sweep = write_sweep(tmp_path)
-    thresholds = UnweightedThresholds(sweep)
+    thresholds = UnweightedThresholds(sweep, sweep.points[0])
     for threshold, point in ((0.5 + 1e-9, sweep.points[0]), (1 / 8 + 1e-9, sweep.points[1])):
         found = thresholds.at(threshold)
         assert (found.tp, found.fp, found.fn, found.tn) == (point.tp, point.fp, point.fn, point.tn)
@@ -72,11 +72,28 @@ def test_the_calibration_error_is_its_formula():
     assert expected_calibration_error(np.array([1.0, 0.0]), np.array([1, 0])) == 0
 
 
+def test_a_leg_is_held_against_the_unweighted_one_of_its_own_seed(tmp_path):
+    points = []
+    for seed, strength in ((1, 0.5), (2, 3.0)):
+        labels = (np.arange(200) < 40).astype(int)
+        scores = np.random.default_rng(seed).normal(labels * strength - strength / 2, 1)
+        logits = np.stack([np.zeros(200), scores], axis=1).astype(np.float32)
+        found = precision_recall(logits.argmax(-1), labels)
+        point = make_point(1.0, *(found[name] for name in ("tp", "fp", "fn", "tn")), seed=seed)
+        write_predictions(tmp_path / point.predictions, logits, labels, {})
+        points.append(point)
+    make_sweep(points, seeds=[1, 2]).save(tmp_path)
+    sweep = RatioSweep.load(tmp_path)
+    assert sweep.choose("f1").point.seed == 2
+    itself = f"precision {points[1].precision:.3f}"
+    assert report.worth(sweep).count(itself) >= 2  # the leg, and its own threshold of 1/2
+
+
 def test_what_reweighting_buys_is_said_with_the_threshold_that_does_the_same_and_the_calibration(tmp_path):
     sweep = write_sweep(tmp_path)
     requirement = f"recall>={sweep.points[1].recall - 0.001:.3f}"
     line, calibration = report.worth(sweep, requirement).splitlines()
-    moved = UnweightedThresholds(sweep).best(Requirement.parse(requirement))
+    moved = UnweightedThresholds(sweep, sweep.points[0]).best(Requirement.parse(requirement))
     assert f"reweighting (w_r = 7) gives precision {sweep.points[1].precision:.3f} (" in line
     assert f"to {moved.threshold:.3g} gives precision {moved.precision:.3f} (" in line
     assert "1/(1 + w_r) = 0.125" in line
@@ -87,7 +104,7 @@ def test_what_reweighting_buys_is_said_with_the_threshold_that_does_the_same_and
 
 def test_where_no_leg_meets_a_requirement_a_threshold_that_does_is_named(tmp_path):
     sweep = write_sweep(tmp_path)
-    moved = UnweightedThresholds(sweep).best(Requirement.parse("recall>=1"))
+    moved = UnweightedThresholds(sweep, sweep.points[0]).best(Requirement.parse("recall>=1"))
     assert max(point.recall for point in sweep.points) < 1 == moved.recall
     least, most = moved.precision_interval
     assert report.worth(sweep, "recall>=1").startswith(

@@ -16,7 +16,7 @@ from transformers import (
 
 from conftest import collate, make_data, make_model, parameters, quiet_args
 from test_losses import reference
-from weighloss import ClassWeights, InvalidInputError, WeightedLossConfig, WeightedLossTrainer
+from weighloss import ClassWeights, InvalidInputError, WeightedLossConfig, WeightedLossTrainer, count_labels
 from weighloss.checks import check_trainer
 
 
@@ -273,6 +273,11 @@ def test_a_model_that_has_no_names_for_its_classes_gets_those_of_the_data(tmp_pa
         assert config.id2label == dict(enumerate(expected))
     unnamed = make_trainer(WeightedLossTrainer, tmp_path, train_data.cast_column("label", Value("int64")))
     assert unnamed.model.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+def test_counts_that_were_counted_by_count_labels_can_be_logged(tmp_path, train_data):
+    args = WeightedLossConfig(str(tmp_path), class_counts=count_labels(train_data))
+    assert json.loads(args.to_json_string())["class_counts"] == np.bincount(train_data["label"][:]).tolist()
 
 
 def test_labels_that_label_names_names_are_counted_in_any_dataset(tmp_path, train_data):

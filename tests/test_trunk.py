@@ -399,7 +399,7 @@ def test_the_trainer_holds_the_whole_model_of_the_best_preview(tmp_path, train_d
     trainer.create_model_card()
     assert "of a preview" in (tmp_path / "README.md").read_text()
     assert report.summary(sweep).startswith("Preview. Only the last layer")
-    assert "; a preview, only the last layer" in plot_sweep(sweep)["precision_recall"].axes[0].get_title()
+    assert "; a preview, only the last layer" in plot_sweep(sweep)["precision_recall"].get_suptitle()
 
 
 def test_an_interrupted_preview_leaves_a_whole_model_and_goes_on(tmp_path, train_data, eval_data):

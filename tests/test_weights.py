@@ -297,6 +297,7 @@ def test_classes_of_a_class_label_column_have_names_and_count_without_labels():
         ({"label": ["ham", "spam"]}, "class_encode_column"),
         ({"label": [0, None, 1]}, "1 empty labels"),
         ({"label": [0, -1, 1]}, "label -1 .* is not a class id"),
+        ({"label": [0, 1, 10**10]}, "label 10000000000 .* is not a class id"),
         ({"label": [0.0, 1.0]}, "not class ids"),
     ],
 )

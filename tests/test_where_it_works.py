@@ -430,6 +430,9 @@ def test_saving_adapters(tmp_path):
     del batch["labels"]
     with torch.no_grad():
         assert torch.equal(loaded(**batch).logits, trainer.model.eval()(**batch).logits)
+    again = weighted_trainer(Mode(None, model), tmp_path / "again")
+    again.save_model()  # of adapters without training data the weighting is not known
+    assert (tmp_path / "again" / "adapter_model.safetensors").exists()
 
 
 def test_tools_optuna(tmp_path):
@@ -540,7 +543,7 @@ def test_a_sweep_under_lora_copies_only_what_trains_and_keeps_the_best_adapter(t
 def text_of(figure: Any) -> str:
     (axes,) = figure.axes
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    return "\n".join([axes.get_title(), axes.get_xlabel(), figure.get_supxlabel().replace("\n", " "), *legend])
+    return "\n".join([figure.get_suptitle(), axes.get_xlabel(), figure.get_supxlabel().replace("\n", " "), *legend])
 
 
 @pytest.mark.parametrize(

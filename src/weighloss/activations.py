@@ -146,6 +146,10 @@ class ActivationCollator:
         self._width, self.label_names, self.is_multi_label = trunk.width, label_names, is_multi_label
         self.input_name, self.main_input = trunk.input_name, trunk.main_input
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the trunk, which workers of a data loader have no use for."""
+        return vars(self) | {"_trunk": None}
+
     def rows(self, batch: Mapping[str, Any], device: str | torch.device) -> list[dict[str, np.ndarray]]:
         """The rows of a batch: the activations of its own positions as a flat array, and what else the batch has."""
         tensors = {name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)}

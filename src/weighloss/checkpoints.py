@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -95,14 +94,6 @@ def checkpoints_in(output_dir: str | Path) -> list[Path]:
         if step.isdigit():
             found[int(step)] = path
     return [found[step] for step in sorted(found)]
-
-
-def remove_broken(output_dir: str | Path) -> None:
-    """Remove the checkpoints that a kill left half written or half deleted."""
-    for checkpoint in checkpoints_in(output_dir):
-        if checkpoint.is_dir() and not is_whole(checkpoint):
-            logger.warning("%s is incomplete and removed.", checkpoint)
-            shutil.rmtree(checkpoint)
 
 
 def newest_within(output_dir: str | Path, sweep: RatioSweep, num_legs: int, ratio: float, epochs: int) -> Path | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from transformers import EarlyStoppingCallback
 
 from .choose import Requirement
@@ -75,7 +76,7 @@ def check_trainer(trainer: WeightedLossTrainer) -> None:
 
 
 def check_sweep(
-    callback: RatioSweepCallback, trainer: WeightedLossTrainer, resume_from_checkpoint: Any = None
+    callback: RatioSweepCallback, trainer: WeightedLossTrainer, resume_from_checkpoint: Any = None, trial: Any = None
 ) -> None:
     """Refuse what cannot be swept over, or whose legs would not compare, before anything is trained."""
     args, train, evaluation = trainer.args, trainer.train_dataset, trainer.eval_dataset
@@ -84,6 +85,11 @@ def check_sweep(
     chooses = callback.choose is not None or isinstance(callback.ratios, RatioSearch)
     folder = Path(args.output_dir if callback.output_dir is None else callback.output_dir)
     problems = [
+        (
+            trial is not None,
+            "hyperparameter_search would run the whole sweep in each trial: leave RatioSweepCallback out, and search over "
+            "weight_ratio.",
+        ),
         (evaluation is None, "a sweep needs an evaluation set: give eval_dataset."),
         (
             isinstance(evaluation, dict),
@@ -99,7 +105,7 @@ def check_sweep(
             f"epochs_per_ratio={callback.epochs_per_ratio!r} makes no leg: write a whole number from 1.",
         ),
         (
-            isinstance(callback.ratios, RatioSearch) and callback.seeds is not None and len(list(callback.seeds)) > 1,
+            isinstance(callback.ratios, RatioSearch) and callback.seeds is not None and np.size(callback.seeds) > 1,
             "a search is for one seed, since each would find ratios of its own: give one, or a list of ratios.",
         ),
         (args.max_steps > 0, f"max_steps={args.max_steps} would cut the sweep: set epochs_per_ratio instead."),
@@ -114,15 +120,6 @@ def check_sweep(
         (
             trainer.preprocess_logits_for_metrics is not None,
             "preprocess_logits_for_metrics keeps the logits from the sweep: leave it out.",
-        ),
-        (
-            args.dataloader_persistent_workers and args.train_sampling_strategy == "group_by_length",
-            "persistent workers evaluate in an order that group_by_length does not tell: leave one of them out.",
-        ),
-        (
-            args.dataloader_drop_last and args.train_sampling_strategy == "group_by_length",
-            "dataloader_drop_last leaves rows out of the evaluation, and group_by_length does not tell which: leave one of "
-            "them out.",
         ),
         (
             not args.eval_do_concat_batches and args.train_sampling_strategy == "group_by_length",

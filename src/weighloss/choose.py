@@ -49,7 +49,7 @@ class Requirement:
         InvalidInputError
             For anything else, with the nearest form that is one.
         """
-        written = " ".join(text.lower().split())
+        written = " ".join(str(text).lower().split())
         if found := re.fullmatch(rf"f-?{_NUMBER}", written):
             beta = float(found[1])
             if beta > 0:

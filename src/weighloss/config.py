@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from .errors import InvalidInputError
 
 
-@dataclass
+@dataclass(repr=False)  # that of TrainingArguments shows no token
 class WeightedLossConfig(TrainingArguments):
     """`TrainingArguments` with the weights of the classes.
 
@@ -64,3 +64,5 @@ class WeightedLossConfig(TrainingArguments):
                     setattr(self, name, json.loads(value))
                 except json.JSONDecodeError:
                     raise InvalidInputError(f"{name}={value!r} is not JSON: write for example '[1, 7]'.") from None
+            elif hasattr(value, "tolist"):  # an array, as count_labels returns it, is nothing for a tracker's JSON
+                setattr(self, name, value.tolist())

@@ -24,4 +24,4 @@ def reason(error: BaseException) -> str:
     first = re.sub(r" for url:? '?http\S+", "", lines[0]).rstrip(".:") if lines else type(error).__name__
     said = getattr(error, "server_message", None) or ""
     said = first if said.rstrip(".") in first else f"{first}: {said}"
-    return re.sub(r"hf_\w+", "hf_***", said)
+    return re.sub(r"\bhf_[A-Za-z0-9]{12,}", "hf_***", said)

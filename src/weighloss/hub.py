@@ -74,11 +74,12 @@ class HubTrainer(WeightingTrainer):
         """As `Trainer.init_hf_repo`; what the Hub refuses is said in one sentence, before any training."""
         args = self.args
         token = token or args.hub_token
+        if private is not None:
+            args.hub_private_repo = private  # the base class takes it as an argument from transformers 5.23 on
         try:
-            super().init_hf_repo(token.strip() if token else None, private)
+            super().init_hf_repo(token.strip() if token else None)
         except Exception as error:  # whatever the client raises
-            private = args.hub_private_repo if private is None else private
-            later = _how_to_push(args.output_dir, self._repo_name, private, args.hub_revision)
+            later = _how_to_push(args.output_dir, self._repo_name, args.hub_private_repo, args.hub_revision)
             raise PushError(
                 f"the repository {self._repo_name} cannot be made on the Hub ({reason(error)}): check its name, the login "
                 f"and the network; or push the folder later, {later}."
@@ -156,6 +157,8 @@ class HubTrainer(WeightingTrainer):
         if getattr(self.args, "class_weights", None) is not None:
             return "explicit class weights"
         ratio = getattr(self.args, "weight_ratio", None)
+        if ratio is None and self.train_dataset is None and hasattr(self.model.config, "class_weights"):
+            return "that which the loaded model was trained with"
         named = {None: "the natural ratio", "natural": "the natural ratio", "unweighted": "unweighted"}
         return named.get(ratio, f"the scheme {ratio}" if isinstance(ratio, str) else "set by hand")
 

@@ -16,6 +16,7 @@ from .errors import InvalidInputError
 IGNORE_INDEX = -100
 LABEL_COLUMNS = ("label", "labels", "label_ids")  # what transformers' collators take for the labels
 _BATCH = 1_000_000  # examples whose labels are in memory at once
+_HIGHEST = 1_000_000  # of a class; beyond it stand ids of other things, and counts that fill the memory
 _FEW_CLASSES = 8  # as many comparisons take less time than numpy's bincount
 
 
@@ -55,6 +56,11 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
         if least < 0:
             raise InvalidInputError(
                 f"label {least} in column {column!r} is not a class id: write ids from 0, or -100 to ignore one."
+            )
+        if highest > _HIGHEST:
+            raise InvalidInputError(
+                f"label {highest} in column {column!r} is not a class id: number the classes from 0, for example with "
+                f"dataset.class_encode_column({column!r})."
             )
         more = _count(labels, max(highest + 1, len(counts)))
         more[: len(counts)] += counts

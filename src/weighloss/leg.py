@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from .bootstrap import bootstrap
 from .choose import Requirement
@@ -14,9 +13,10 @@ from .metrics import logits_and_labels
 from .point import MEASURED, FailedLeg, SweepPoint
 from .rewind import sampler_of
 from .store import PREDICTIONS_FOLDER, write_predictions
-from .trainer import WeightedLossTrainer
+from .trainer import LongestFirst, WeightedLossTrainer
 
 REQUIREMENT_METRIC = "requirement"
+_NUMBER = (int, float, np.number)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LegEvaluation:
     ) -> FinishedLeg:
         """The leg, by its number, whose evaluation has just come to these metrics."""
         self.is_of_leg = False
-        prediction = _in_dataset_order(self._prediction, eval_dataloader, self._trainer.args)
+        prediction = _in_dataset_order(self._prediction, eval_dataloader)
         del self._prediction
         logits, labels = logits_and_labels(prediction)
         args = self._trainer.args
@@ -98,7 +98,8 @@ class LegEvaluation:
             return of  # there is nothing to measure
         measured = self._measured = self._trainer.default_metrics(prediction)
         others = {} if self._users is self._trainer.default_metrics else self._users(prediction)
-        numbers = {name: float(value) for name, value in others.items() if np.ndim(value) == 0}
+        numbers = {name: float(value) for name, value in others.items() if isinstance(value, _NUMBER)}
+        numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         self._other_metrics = {"accuracy": measured["accuracy"]} | numbers
         return of | measured | others
 
@@ -137,13 +138,12 @@ class KeptBy:
         return f"the best {self.metric.replace('_', ' ').replace('f1', 'F1')} of the sweep"
 
 
-def _in_dataset_order(prediction: Any, eval_dataloader: Any, args: Any) -> Any:
-    """The predictions in the evaluation set's order, which group_by_length shuffles."""
+def _in_dataset_order(prediction: Any, eval_dataloader: Any) -> Any:
+    """The predictions in the evaluation set's order, from that in which group_by_length evaluates."""
     sampler = sampler_of(eval_dataloader)
-    if isinstance(sampler, LengthGroupedSampler):
-        sampler.generator.manual_seed(args.seed if args.data_seed is None else args.data_seed)
-        rows = np.argsort(list(sampler))
-        logits = prediction.predictions
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        prediction = type(prediction)(predictions=logits[rows], label_ids=prediction.label_ids[rows])
-    return prediction
+    if not isinstance(sampler, LongestFirst):
+        return prediction
+    logits = prediction.predictions
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    rows = np.argsort(sampler.rows[: len(logits)])  # dataloader_drop_last leaves some out
+    return type(prediction)(predictions=logits[rows], label_ids=prediction.label_ids[rows])

@@ -15,7 +15,7 @@ import numpy as np
 from transformers import set_seed
 
 from . import fingerprint
-from .checkpoints import checkpoint_at, is_usable, newest_within, remove_broken, write_state
+from .checkpoints import checkpoint_at, is_usable, newest_within, write_state
 from .choose import Requirement
 from .errors import InvalidInputError
 from .folder import found_in, held
@@ -143,7 +143,7 @@ class SweepPlan:
         """
         trainer, args = self._trainer, self._trainer.args
         with ExitStack() as stack:
-            for folder in dict.fromkeys(path.absolute() for path in (self.folder, Path(args.output_dir))):
+            for folder in dict.fromkeys(path.resolve() for path in (self.folder, Path(args.output_dir))):
                 stack.enter_context(held(folder))
             for left in self.folder.glob(f"{ACTIVATIONS_FOLDER}*"):  # by a preview that was killed
                 shutil.rmtree(left)
@@ -158,7 +158,6 @@ class SweepPlan:
             if found is None:
                 yield BegunSweep(replace(planned, folder=self.folder))
             else:
-                remove_broken(args.output_dir)
                 yield self._going_on(self._searched(found))
 
     @contextmanager
@@ -187,7 +186,7 @@ class SweepPlan:
 
             try:
                 plot_sweep(sweep, self.folder)
-            except (ValueError, OSError) as error:
+            except Exception as error:  # whatever matplotlib, its fonts or LaTeX raise
                 logger.warning("The charts could not be drawn: %s", error)
 
     def _going_on(self, sweep: RatioSweep) -> BegunSweep:

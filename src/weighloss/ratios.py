@@ -29,10 +29,12 @@ def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 1
     InvalidInputError
         For num_ratios < 2 or a span that is not a finite number above 1.
     """
-    if num_ratios < 2:
-        raise InvalidInputError(f"num_ratios={num_ratios} makes no sweep: write at least 2.")
-    if not (1 < ratio_span < math.inf):
-        raise InvalidInputError(f"ratio_span={ratio_span} spans nothing: write a finite number above 1, such as 100.")
+    if not isinstance(num_ratios, (int, np.integer)) or num_ratios < 2:
+        raise InvalidInputError(f"num_ratios={num_ratios!r} makes no sweep: write a whole number from 2.")
+    if not isinstance(ratio_span, (int, float, np.number)) or not 1 < ratio_span < math.inf:
+        raise InvalidInputError(
+            f"ratio_span={ratio_span!r} spans nothing: write a finite number above 1, such as 100."
+        )
     factors = np.geomspace(1 / ratio_span, ratio_span, num_ratios)
     if num_ratios % 2:
         factors[num_ratios // 2] = 1  # the natural ratio itself, not its rounding neighbour

@@ -145,8 +145,9 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     Raises
     ------
     InvalidInputError
-        When the sweep has no finished leg at that ratio.
+        When the sweep has no finished leg at that ratio, to the digits that `table` prints.
     """
+    ratio = next((known for known in sweep.by_ratio() if math.isclose(ratio, known, rel_tol=1e-3)), ratio)
     if ratio not in sweep.by_ratio():
         known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
         raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
@@ -182,15 +183,18 @@ def worth(sweep: RatioSweep, requirement: str | None = None) -> str:
     -------
     str
         Two lines; one for several labels per example, each of which has its own weights, and where only a threshold meets
-        the requirement; empty where nothing does, or there is no such comparison: without a leg at w_r = 1, its
-        predictions, and one class or label to look for.
+        the requirement; empty where nothing does, or there is no such comparison: without a leg at w_r = 1 of the same
+        seed, its predictions, and one class or label to look for.
     """
-    unweighted = [point for point in sweep.points if point.ratio == 1]
-    if sweep.average == "macro" or not unweighted or not sweep.has_predictions(unweighted[0]):
+    if sweep.average == "macro" or not sweep.points:
         return ""
     choice = sweep.choose((requirement or "f1").partition("@")[0])  # a threshold is asked for no confidence either
-    thresholds, ratio = UnweightedThresholds(sweep), choice.point.ratio
-    moved, equivalent = thresholds.best(choice.requirement), thresholds.at(1 / (1 + ratio))
+    ratio, seed = choice.point.ratio, choice.point.seed
+    unweighted = next((point for point in sweep.points if (point.ratio, point.seed) == (1, seed)), None)
+    if unweighted is None or not sweep.has_predictions(unweighted):
+        return ""
+    thresholds = UnweightedThresholds(sweep, unweighted)
+    moved = thresholds.best(choice.requirement)
     if not choice.met:
         line = (
             f"No leg meets {choice.requirement.text}, but the unweighted model does with its threshold moved to "
@@ -201,11 +205,15 @@ def worth(sweep: RatioSweep, requirement: str | None = None) -> str:
         return ""
     line = (
         f"At {choice.requirement.text} reweighting (w_r = {ratio:.4g}) gives {_precision_and_recall(choice.point)}; moving "
-        f"the threshold of the unweighted model to {moved.threshold:.3g} gives {_precision_and_recall(moved)}, and to "
-        f"1/(1 + w_r) = {equivalent.threshold:.3g}, which would do the same in theory (Elkan 2001), "
-        f"{_precision_and_recall(equivalent)}."
+        f"the threshold of the unweighted model to {moved.threshold:.3g} gives {_precision_and_recall(moved)}"
     )
-    return line if sweep.average == "micro" else f"{line}\n{_calibration(sweep, choice.point)}"
+    if sweep.average == "micro":  # each label has a ratio of its own, and no one threshold is theirs
+        return f"{line}."
+    equivalent = thresholds.at(1 / (1 + ratio))
+    return (
+        f"{line}, and to 1/(1 + w_r) = {equivalent.threshold:.3g}, which would do the same in theory (Elkan 2001), "
+        f"{_precision_and_recall(equivalent)}.\n{_calibration(sweep, choice.point)}"
+    )
 
 
 def _precision_and_recall(point: SweepPoint | ThresholdPoint) -> str:

@@ -47,7 +47,9 @@ class RatioSearch:
     tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        if Requirement.parse(self.requirement).confidence is not None:
+        wanted = Requirement.parse(self.requirement)
+        object.__setattr__(self, "requirement", wanted.text)  # in one form, by which searches are compared
+        if wanted.confidence is not None:
             raise InvalidInputError(f"{self.requirement!r} cannot be searched for with a confidence: leave the @ out.")
         if self.max_legs < 2:
             raise InvalidInputError(f"max_legs={self.max_legs} leaves nothing to search: write at least 2.")

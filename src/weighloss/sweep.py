@@ -118,7 +118,7 @@ class RatioSweepCallback(TrainingDriver):
     ) -> Iterator[str | None]:
         """Set the trainer up for the sweep, or for what is left of it; give it back its own settings at the end."""
         args = trainer.args
-        check_sweep(self, trainer, resume_from_checkpoint)
+        check_sweep(self, trainer, resume_from_checkpoint, trial)
         self._plan = SweepPlan(self, trainer)
         given = {name: getattr(args, name, None) for name in _SET_BY_THE_SWEEP}
         with ExitStack() as stack:

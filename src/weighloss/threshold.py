@@ -9,7 +9,7 @@ from scipy.special import expit
 from .bootstrap import bootstrap
 from .choose import Requirement
 from .metrics import precision_recall
-from .point import MEASURED
+from .point import MEASURED, SweepPoint
 
 if TYPE_CHECKING:
     from .record import RatioSweep
@@ -47,11 +47,12 @@ class UnweightedThresholds:
     Parameters
     ----------
     sweep : RatioSweep
-        With a leg at w_r = 1 whose predictions are on disk; not one that averages over classes.
+        Not one that averages over classes.
+    point : SweepPoint
+        Its leg at w_r = 1, whose predictions are on disk.
     """
 
-    def __init__(self, sweep: RatioSweep) -> None:
-        point = next(point for point in sweep.points if point.ratio == 1)
+    def __init__(self, sweep: RatioSweep, point: SweepPoint) -> None:
         self._positives, self._scores = sweep.positives_and_scores(point)
         order = np.argsort(-self._scores, kind="stable")
         last = np.append(np.diff(self._scores[order]) != 0, True)  # of the items with the same score

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import CONFIG_NAME
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
@@ -120,15 +122,17 @@ class WeightedLossTrainer(HubTrainer):
         return scheduler
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return _with_lengths_in_memory(super()._get_train_sampler(train_dataset))
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.lengths = sampler.lengths[
+                :
+            ]  # it looks at them often, and a column of datasets reads a row each time
+        return sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        sampler = _with_lengths_in_memory(super()._get_eval_sampler(eval_dataset))
-        if isinstance(sampler, LengthGroupedSampler) and not self.args.dataloader_drop_last:
-            sampler.batch_size = len(
-                sampler.lengths
-            )  # it sorts within quarters, and fewer than eight batches not at all
-        return sampler
+        sampler = super()._get_eval_sampler(eval_dataset)
+        # The base class groups within quarters, and fewer than eight batches not at all: most of them is padding.
+        return LongestFirst(sampler.lengths[:]) if isinstance(sampler, LengthGroupedSampler) else sampler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not all(driver.loads_weights for driver in self.drivers()):
@@ -169,7 +173,8 @@ class WeightedLossTrainer(HubTrainer):
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save and ((folder / ADAPTER_CONFIG_NAME).exists() or not (folder / CONFIG_NAME).exists()):
             # PEFT's adapters have no config.json, and transformers would take one that had for a whole model.
-            write_json(folder / CLASS_WEIGHTS_FILE, self._weighting())
+            with suppress(InvalidInputError):  # a loaded adapter without training data does not know
+                write_json(folder / CLASS_WEIGHTS_FILE, self._weighting())
 
     def _item_losses(
         self, logits: torch.Tensor, labels: torch.Tensor
@@ -187,8 +192,19 @@ class WeightedLossTrainer(HubTrainer):
         return super()._get_num_items_in_batch(batches, device)
 
 
-def _with_lengths_in_memory(sampler: Any) -> Any:
-    """A column of `datasets` reads one row from Arrow at each of the sampler's many looks at it."""
-    if isinstance(sampler, LengthGroupedSampler):
-        sampler.lengths = sampler.lengths[:]
-    return sampler
+class LongestFirst(Sampler):
+    """An evaluation set's rows by length, those of the same length in its order: the least padding.
+
+    Attributes
+    ----------
+    rows : list of int
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.rows = np.argsort(-np.asarray(lengths), kind="stable").tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
