@@ -166,9 +166,8 @@ def _chosen(sweep: RatioSweep, requirement: str | None) -> tuple[float, str] | N
         choice = sweep.choose(requirement)
         ratio, why = choice.point.ratio, f"{'chosen for' if choice.met else 'nearest to'} {choice.requirement.text}"
         return ratio, f"{why}: {_short(ratio)}"
-    if (
-        sweep.requirement is not None and sweep.kept_point is not None
-    ):  # not chosen anew: the predictions need not be here
+    if sweep.requirement is not None and sweep.kept_point is not None:
+        # Not chosen anew: the predictions need not be here.
         return sweep.kept_point.ratio, f"{sweep.kept_because}: {_short(sweep.kept_point.ratio)}"
     best, highest = sweep.best("f1"), sweep.curve("f1")["f1"].max()
     return (best, f"best F1 = {highest:.3g} at {_short(best)}") if highest > 0 else None

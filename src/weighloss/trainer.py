@@ -124,9 +124,8 @@ class WeightedLossTrainer(HubTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
-            sampler.lengths = sampler.lengths[
-                :
-            ]  # it looks at them often, and a column of datasets reads a row each time
+            # It looks at them several times, and a column of datasets reads one row from Arrow each time.
+            sampler.lengths = sampler.lengths[:]
         return sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:

@@ -145,7 +145,8 @@ class WeightingTrainer(Trainer):
         config = self.model.config
         vars(config).pop("requirement", None)  # that of an earlier training
         config.update(self._weighting())
-        if all(name == f"LABEL_{i}" for i, name in config.id2label.items()):
+        known = getattr(config, "id2label", None) or {}
+        if known and all(name == f"LABEL_{i}" for i, name in known.items()):
             config.id2label = dict(enumerate(self.class_names))
             config.label2id = {name: i for i, name in config.id2label.items()}
 
