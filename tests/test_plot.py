@@ -104,6 +104,17 @@ def test_the_plane_has_the_threshold_curve_of_the_unweighted_leg_under_the_point
     assert "(20 positive)" in text_of(axes.figure)
 
 
+def test_a_label_in_the_plane_covers_no_other_point():
+    points = [make_point(7.0, 120, 60, 60, 760), make_point(15.0, 112, 60, 68, 760)]
+    figure = plot_sweep(make_sweep(points))["precision_recall_plane"]
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    drawn = axes.transData.transform([(point.recall, point.precision) for point in points])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["7 (natural)", "15"]
+    assert not any(box.contains(*at) for box in boxes for at in drawn)
+
+
 def test_without_an_unweighted_leg_the_plane_says_why_it_has_no_threshold_curve():
     figure = plot_sweep(make_sweep(ARTICLE))["precision_recall_plane"]
     assert "no leg at w_r = 1" in text_of(figure)

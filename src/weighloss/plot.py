@@ -212,7 +212,14 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None, chosen: tuple[float
             _short(ratio) + (" (natural)" if np.isclose(ratio, sweep.natural_ratio) else "")
         )
     for (x, y), texts in together.items():
-        axes.annotate(", ".join(texts), (x, y), (-7, -9), textcoords="offset points", fontsize=8, ha="right")
+        text = ", ".join(texts)
+        reach = 0.013 * len(text) * width
+        covered = any(0 < x - at[0] < reach and abs(y - at[1]) < 0.05 * height for at in together)
+        side = (
+            1 if covered and x + reach < 1.02 else -1
+        )  # to the left, where no other point is and to the right is room
+        align = "left" if side > 0 else "right"
+        axes.annotate(text, (x, y), (7 * side, -9), textcoords="offset points", fontsize=8, ha=align)
 
     axes.set(
         xlabel="recall",
