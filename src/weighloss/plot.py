@@ -152,12 +152,16 @@ def _ratio_chart(
     )
     figure.suptitle(_title(sweep, "Precision and recall against the weight ratio"))
     axes.grid(alpha=0.3)
-    # Beside the curves, wherever they run: below the title, which is the figure's.
-    legend = axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-    for text in legend.get_texts():
-        text.set_text(textwrap.fill(text.get_text(), 34))
+    _legend(axes, 3)
     _footnote(figure, sweep, bool(bands))
     return figure
+
+
+def _legend(axes: Any, columns: int) -> None:
+    """Beside what is drawn, wherever that is: below the title, which is the figure's."""
+    legend = axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_text(textwrap.fill(text.get_text(), 100 // columns))
 
 
 def _chosen(sweep: RatioSweep, requirement: str | None) -> tuple[float, str] | None:
@@ -192,17 +196,17 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None, chosen: tuple[float
             reason = "more than two classes have no one threshold"
         else:
             reason = "the predictions are not here, so no threshold curve"
-        axes.plot([], [], " ", label=reason)
+        axes.plot([], [], " ", color=_GREY, label=reason)
 
     drawn = [i for i, ratio in enumerate(curve["ratio"]) if not sweep.predicts_no_positive(ratio)]
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
-    axes.plot(recall, precision, "o", color="C0", markersize=6, label="reweighting, one point per $w_r$")
+    axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per $w_r$")
     if chosen is not None and chosen[0] in ratios:
         at = ratios == chosen[0]
         axes.plot(recall[at], precision[at], "*", color="black", markersize=12, zorder=7, label=chosen[1])
     if len(drawn) < len(curve["ratio"]):
         omitted = ", ".join(_short(ratio) for ratio in curve["ratio"] if ratio not in ratios)
-        axes.plot([], [], " ", label=f"nothing predicted positive at {omitted}")
+        axes.plot([], [], " ", color=_GREY, label=f"nothing predicted positive at {omitted}")
     left, bottom = (min(values.min(initial=1) - 0.1, 0.5) for values in (recall, precision))
     width, height = 1.02 - left, 1.02 - bottom
     together: dict[tuple[float, float], list[str]] = {}  # points too close to be labelled each have one label together
@@ -229,7 +233,7 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None, chosen: tuple[float
     )
     figure.suptitle(_title(sweep, "Reweighting and the threshold"))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower left")
+    _legend(axes, 2)
     _footnote(figure, sweep, below=worth(sweep, requirement).partition("\n")[0])
     return figure
 
