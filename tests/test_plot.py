@@ -160,17 +160,19 @@ def test_schemes_are_marked_on_the_axis_and_the_chosen_ratio_on_the_curves(sweep
     assert (star.get_xdata(), star.get_ydata()) == ([choice.point.recall], [choice.point.precision])
 
 
-def test_the_legend_of_the_first_chart_hides_no_curve(sweep):
+@pytest.mark.parametrize("chart", ["precision_recall", "precision_recall_plane"])
+def test_the_legend_hides_nothing_that_is_drawn(sweep, chart):
     because = {
         "kept": 1,
         "kept_because": "nearest to recall>=0.99, which no leg meets, of a preview: only the last layer",
     }
     sweep = dataclasses.replace(sweep, requirement="recall>=0.99", **because)
-    figure = plot_sweep(sweep, other_metrics={"f1": sweep.curve("f1")["f1"]}, marks=["sqrt"])["precision_recall"]
+    figure = plot_sweep(sweep, other_metrics={"f1": sweep.curve("f1")["f1"]}, marks=["sqrt"])[chart]
     figure.canvas.draw()
     axes = figure.axes[0]
     assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
-    assert all(text.get_window_extent().y1 <= figure.bbox.y1 for text in axes.get_legend().get_texts())
+    boxes = [text.get_window_extent() for text in axes.get_legend().get_texts()]
+    assert all(0 <= box.x0 < box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
 
 
 def test_where_nothing_is_predicted_positive_precision_has_no_band():

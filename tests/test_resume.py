@@ -576,6 +576,19 @@ def test_only_checkpoints_of_this_very_sweep_are_gone_on_from(tmp_path, train_da
     assert parameters(trainer.model).tolist() == whole[2]
 
 
+def test_a_folder_that_looks_like_a_checkpoint_but_is_none_is_neither_used_nor_deleted(
+    tmp_path, train_data, eval_data
+):
+    given = {"config": {"save_total_limit": None}}  # with a limit the Trainer itself deletes whatever has such a name
+    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
+    stopped(tmp_path / "cut", train_data, eval_data, STEPS + 2, **given)
+    for name in ("checkpoint-best", "checkpoint-7-quantized", "checkpoint-7"):
+        (tmp_path / "cut" / name).mkdir()
+        (tmp_path / "cut" / name / "notes.txt").write_text("mine")
+    assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
+    assert len(list((tmp_path / "cut").glob("checkpoint-*/notes.txt"))) == 3
+
+
 def test_a_record_holds_no_arguments_but_the_trainers(tmp_path, train_data, eval_data):
     @dataclass
     class Own(WeightedLossConfig):

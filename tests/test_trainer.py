@@ -275,6 +275,15 @@ def test_a_model_that_has_no_names_for_its_classes_gets_those_of_the_data(tmp_pa
     assert unnamed.model.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
 
 
+def test_the_card_of_a_loaded_model_does_not_call_its_ratio_natural(tmp_path, train_data):
+    make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": 60.0}).save_model()
+    loaded = BertForSequenceClassification.from_pretrained(tmp_path)
+    make_trainer(WeightedLossTrainer, tmp_path / "again", None, loaded).create_model_card()
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert "that which the loaded model was trained with" in card
+    assert "60" in card
+
+
 def test_counts_that_were_counted_by_count_labels_can_be_logged(tmp_path, train_data):
     args = WeightedLossConfig(str(tmp_path), class_counts=count_labels(train_data))
     assert json.loads(args.to_json_string())["class_counts"] == np.bincount(train_data["label"][:]).tolist()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from .errors import InvalidInputError
 from .fingerprint import of_sweep as digest
 from .record import RatioSweep
 from .store import read_json, write_json
-
-logger = logging.getLogger(__name__)
 
 CLASS_WEIGHTS_FILE = "class_weights.json"
 _SWEEP_FILE = "sweep_fingerprint.json"
