@@ -1,0 +1,26 @@
+"""Finished sweeps that an earlier version wrote keep their numbers: table, choices and break-even."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from weighloss import RatioSweep, report
+
+GOLDEN = Path(__file__).parent / "golden"
+EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_finished_sweep_keeps_its_table_choices_and_break_even(name):
+    sweep, expected = RatioSweep.load(GOLDEN / name), EXPECTED[name]
+    assert [row[:10] for row in report.rows(sweep)] == expected["rows"]
+    assert sweep.break_even() == pytest.approx(expected["break_even"], rel=1e-12)
+    interval = sweep.break_even_interval()
+    assert (interval and list(interval)) == pytest.approx(expected["break_even_interval"], rel=1e-12)
+    for requirement, wanted in expected["choices"].items():
+        choice = sweep.choose(requirement)
+        found = {name: getattr(choice.point, name) for name in ("ratio", "seed", "precision", "recall")}
+        assert found | {"met": choice.met} == wanted, requirement
+    for ratio, sentence in expected["sentences"].items():
+        assert report.sentence(sweep, float(ratio)) == sentence
