@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from transformers.utils import logging
 
 from weighloss import WeightedLossConfig, WeightedLossTrainer, classification_metrics
-from weighloss.builtin import builtin_model
-from weighloss.data import DataArguments, load_data, tokenize
+from weighloss.cli.demo_data import builtin_model
+from weighloss.cli.data import DataArguments, load_data, tokenize
 
 RATIO = 60.0
 SPLITS = [(16, 1), (4, 4), (1, 16)]

@@ -15,9 +15,9 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, report
-from weighloss.builtin import POSITIVE_PACKAGE, builtin_data, builtin_model
-from weighloss.data import DataArguments, load_data, tokenize
-from weighloss.model import ModelArguments, classifier_init
+from weighloss.cli.demo_data import POSITIVE_PACKAGE, builtin_data, builtin_model
+from weighloss.cli.data import DataArguments, load_data, tokenize
+from weighloss.cli.model import ModelArguments, classifier_init
 
 SEEDS = [42, 43, 44]
 TITLES = {"sms_spam": "SMS Spam Collection", "docstring_summaries": "docstring summaries"}

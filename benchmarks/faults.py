@@ -29,8 +29,8 @@ from transformers.utils import logging
 import weighloss.plot
 import weighloss.store
 from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
-from weighloss.builtin import builtin_data, builtin_model
-from weighloss.data import DataArguments, tokenize
+from weighloss.cli.demo_data import builtin_data, builtin_model
+from weighloss.cli.data import DataArguments, tokenize
 from weighloss.rewind import FreshState
 
 # Where a process can die: the function that it is in, and whether before it does its work, with half of the file that it

@@ -13,8 +13,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, sweep_on_ray
-from weighloss.builtin import builtin_data, builtin_model
-from weighloss.data import DataArguments, tokenize
+from weighloss.cli.demo_data import builtin_data, builtin_model
+from weighloss.cli.data import DataArguments, tokenize
 
 
 def make_trainer(folder, data, tokenizer) -> tuple[WeightedLossTrainer, RatioSweepCallback]:

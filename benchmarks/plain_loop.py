@@ -24,8 +24,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import logging
 
 from weighloss import RatioSweep
-from weighloss.builtin import builtin_model
-from weighloss.data import DataArguments, load_data, tokenize
+from weighloss.cli.demo_data import builtin_model
+from weighloss.cli.data import DataArguments, load_data, tokenize
 
 BATCH_SIZE = 16
 

@@ -12,7 +12,7 @@ from datasets import load_dataset
 from sklearn.metrics import precision_score, recall_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
-from weighloss.builtin import builtin_model
+from weighloss.cli.demo_data import builtin_model
 
 MAX_LENGTH = 128
 

@@ -18,8 +18,8 @@ from transformers.utils import logging
 
 from speed import in_turns, new_model, timed
 from weighloss.activations import ActivationCollator, cache_activations
-from weighloss.builtin import builtin_data, builtin_model
-from weighloss.data import DataArguments, tokenize
+from weighloss.cli.demo_data import builtin_data, builtin_model
+from weighloss.cli.data import DataArguments, tokenize
 from weighloss.probe import find_at_first_position_only
 from weighloss.trunk import Trunk
 

@@ -35,9 +35,9 @@ from transformers import (
 from transformers.utils import logging
 
 from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, count_labels
-from weighloss.bootstrap import bootstrap
-from weighloss.builtin import builtin_data, builtin_model
-from weighloss.data import DataArguments, tokenize
+from weighloss.results.bootstrap import bootstrap
+from weighloss.cli.demo_data import builtin_data, builtin_model
+from weighloss.cli.data import DataArguments, tokenize
 
 REPEATS = 5
 Row = tuple[str, str, float, str]  # what against what, on what, the ratio, its target

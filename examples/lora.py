@@ -12,7 +12,7 @@ from peft import AutoPeftModelForSequenceClassification, LoraConfig, get_peft_mo
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, pipeline
 
 from weighloss import WeightedLossConfig, WeightedLossTrainer
-from weighloss.builtin import builtin_data, builtin_model
+from weighloss.cli.demo_data import builtin_data, builtin_model
 
 model_name = builtin_model()
 data = builtin_data()

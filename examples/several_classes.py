@@ -10,7 +10,7 @@ from sklearn.metrics import recall_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, set_seed
 
 from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, report
-from weighloss.builtin import builtin_data, builtin_model
+from weighloss.cli.demo_data import builtin_data, builtin_model
 
 model_name = builtin_model()
 data = builtin_data(

@@ -11,7 +11,7 @@ Stop it whenever you like: the same command goes on where it was.
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, set_seed
 
 from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, report
-from weighloss.builtin import builtin_data, builtin_model
+from weighloss.cli.demo_data import builtin_data, builtin_model
 
 requirement = "recall>=0.65"
 model_name = builtin_model()

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from weighloss import WeightedLossTrainer  # the first line that is not in your script
-from weighloss.builtin import builtin_data, builtin_model
+from weighloss.cli.demo_data import builtin_data, builtin_model
 
 model_name = builtin_model()
 data = builtin_data()

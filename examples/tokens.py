@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, report
-from weighloss.builtin import builtin_data, builtin_model
+from weighloss.cli.demo_data import builtin_data, builtin_model
 
 names = ["prose", "code"]
 model_name = builtin_model()

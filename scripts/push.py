@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from transformers import HfArgumentParser
 
 from weighloss import InvalidInputError, PushError, push_folder
-from weighloss.script import without_tokens
+from weighloss.cli.main import without_tokens
 
 
 @dataclass

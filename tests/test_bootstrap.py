@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from weighloss import precision_recall
-from weighloss.bootstrap import bootstrap, interval
+from weighloss.results.bootstrap import bootstrap, interval
 
 
 def leg(generator, size: int, share: float, recall: float, false_alarms: float):

@@ -13,7 +13,7 @@ from conftest import make_model
 from test_record import make_point, make_sweep
 from test_where_it_works import audio_model, image_model, multi_label_model, token_model
 from weighloss import ClassWeights
-from weighloss.card import complete_card, escaped
+from weighloss.reports.model_card import complete_card, escaped
 
 TRAINERS = """---
 library_name: transformers

@@ -7,8 +7,8 @@ from conftest import make_model, parameters
 from test_record import make_point, make_sweep
 from test_where_it_works import Mode, weighted_trainer
 from weighloss import InvalidInputError, RatioSweep, RatioSweepCallback
-from weighloss.choose import Requirement
-from weighloss.store import write_predictions
+from weighloss.results.requirement import Requirement
+from weighloss.results.files import write_predictions
 
 counts = st.tuples(*[st.integers(0, 50)] * 4).filter(lambda counts: counts[0] + counts[2] > 0)
 REQUIREMENTS = ["f1", "f0.5", "f2", "recall>=0.8", "precision>=0.7", "cost fp=1 fn=20", "cost fp=0 fn=1", "break-even"]

@@ -3,8 +3,8 @@ import pytest
 from datasets import ClassLabel, Dataset
 
 from weighloss import InvalidInputError
-from weighloss.builtin import builtin_data
-from weighloss.data import DataArguments, load_data, tokenize
+from weighloss.cli.demo_data import builtin_data
+from weighloss.cli.data import DataArguments, load_data, tokenize
 
 ROWS = {
     "sms": [

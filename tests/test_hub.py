@@ -16,7 +16,7 @@ from conftest import ROOT, collate, make_model, quiet_args
 from loopback_hub import LoopbackHub
 from test_readme import SNIPPETS, commands
 from weighloss import RatioSweep, WeightedLossConfig, WeightedLossTrainer
-from weighloss.hub import Secret
+from weighloss.training.hub import Secret
 
 TOKEN = "hf_nobodyMaySee"
 READER = "hf_onlyReads"
@@ -174,7 +174,7 @@ CASES = """
 import json, sys, time
 time.sleep = lambda seconds: None  # the client's waits between its tries
 from weighloss import InvalidInputError, PushError, RatioSweep, push_folder
-from weighloss.data import DataArguments, load_data
+from weighloss.cli.data import DataArguments, load_data
 print("ready", flush=True)
 for line in sys.stdin:
     name, arguments = json.loads(line)

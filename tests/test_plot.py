@@ -8,7 +8,7 @@ from sklearn.metrics import precision_recall_curve
 
 from test_record import ARTICLE, make_point, make_sweep
 from weighloss import InvalidInputError, RatioSweep, plot_sweep
-from weighloss.store import write_predictions
+from weighloss.results.files import write_predictions
 
 
 def text_of(figure) -> str:

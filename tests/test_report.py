@@ -6,7 +6,7 @@ from sklearn.metrics import matthews_corrcoef
 
 from test_record import ARTICLE, make_point, make_sweep
 from weighloss import ClassWeights, FailedLeg, InvalidInputError, RatioSweep, precision_recall, report
-from weighloss.store import write_predictions
+from weighloss.results.files import write_predictions
 
 COUNTS = ("tp", "fp", "fn", "tn")
 

@@ -29,7 +29,7 @@ from weighloss import (
     plot_sweep,
     report,
 )
-from weighloss.fingerprint import of_dataset
+from weighloss.sweep.fingerprint import of_dataset
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import faults
@@ -365,7 +365,7 @@ def touched(folder):
 def test_two_processes_do_not_sweep_into_one_folder_and_death_frees_it(tmp_path, train_data, eval_data):
     code = f"""
 import sys, time; sys.path.insert(0, {str(ROOT / "tests")!r})
-from pathlib import Path; from weighloss.folder import held
+from pathlib import Path; from weighloss.sweep.resume import held
 with held(Path({str(tmp_path)!r})):
     print("held", flush=True); time.sleep(600)
 """

@@ -25,7 +25,7 @@ from weighloss import (
     WeightedLossTrainer,
     script,
 )
-from weighloss.model import ModelArguments, load_tokenizer
+from weighloss.cli.model import ModelArguments, load_tokenizer
 
 CHARTS = ["precision_recall.png", "precision_recall.svg", "precision_recall_plane.png", "precision_recall_plane.svg"]
 
@@ -82,7 +82,7 @@ def test_a_sweep_over_a_file_ends_with_table_sentences_charts_and_the_best_model
         "parquet", data_files=str(out / point.predictions), split="train", cache_dir=str(tmp_path / "cache")
     )
     share = np.exp(rows[0]["logits"]) / np.exp(rows[0]["logits"]).sum()
-    from weighloss.data import DataArguments, load_data
+    from weighloss.cli.data import DataArguments, load_data
 
     text = load_data(DataArguments(train_file=flags[1]))["validation"][0]["text"]
     scores = {answer["label"]: answer["score"] for answer in classify([text])[0]}
@@ -92,7 +92,7 @@ def test_a_sweep_over_a_file_ends_with_table_sentences_charts_and_the_best_model
 def test_a_leg_of_the_script_is_the_standalone_run_with_its_seed(run_script, flags, small_model, tmp_path):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from weighloss.data import DataArguments, load_data, tokenize
+    from weighloss.cli.data import DataArguments, load_data, tokenize
 
     run_script(
         "sweep.py", *flags, "--output_dir", tmp_path / "out", "--ratios", 3, "--seeds", 1, 2, "--save_strategy", "no"

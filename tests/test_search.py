@@ -6,7 +6,7 @@ import pytest
 
 from test_where_it_works import ROWS, Mode, weighted_trainer
 from weighloss import InvalidInputError, RatioSearch, RatioSweep, RatioSweepCallback
-from weighloss.choose import Requirement
+from weighloss.results.requirement import Requirement
 
 SHARE = 1.3  # of the ratio, within which it is found
 

@@ -22,7 +22,7 @@ from weighloss import (
     precision_recall,
 )
 from weighloss.rewind import FreshState
-from weighloss.store import has_no_room
+from weighloss.results.files import has_no_room
 
 # Dropout, warm-up, two micro-batches a step, an incomplete last step.
 TRAINING = {

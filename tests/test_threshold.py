@@ -7,10 +7,10 @@ from sklearn.metrics import brier_score_loss, precision_recall_curve
 
 from test_record import make_point, make_sweep
 from weighloss import RatioSweep, precision_recall, report
-from weighloss.calibration import expected_calibration_error
-from weighloss.choose import Requirement
-from weighloss.store import write_predictions
-from weighloss.threshold import UnweightedThresholds
+from weighloss.results.calibration import expected_calibration_error
+from weighloss.results.requirement import Requirement
+from weighloss.results.files import write_predictions
+from weighloss.results.operating_point import UnweightedThresholds
 
 
 def write_sweep(folder, seed: int = 0, size: int = 400) -> RatioSweep:

@@ -17,7 +17,7 @@ from transformers import (
 from conftest import collate, make_data, make_model, parameters, quiet_args
 from test_losses import reference
 from weighloss import ClassWeights, InvalidInputError, WeightedLossConfig, WeightedLossTrainer, count_labels
-from weighloss.checks import check_trainer
+from weighloss.sweep.checks import check_trainer
 
 
 def make_trainer(trainer_class, path, data, model=None, config=None, **kwargs):

@@ -8,7 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from conftest import make_data
 from weighloss import ClassWeights, InvalidInputError, count_labels, labels, ratio_grid
-from weighloss.labels import IGNORE_INDEX, count_multi_labels
+from weighloss.weighting.labels import IGNORE_INDEX, count_multi_labels
 
 sizes = st.integers(1, 10**9)
 ratios = st.floats(1e-12, 1e12)

@@ -1,21 +1,21 @@
 from . import report
-from .config import WeightedLossConfig
+from .training.config import WeightedLossConfig
 from .errors import InvalidInputError, PushError, SweepStoppedError
-from .evaluate_metric import PrecisionRecall
-from .hub import push_folder
-from .labels import count_labels
-from .losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
-from .metrics import classification_metrics, precision_recall
-from .on_ray import sweep_on_ray
-from .plot import plot_sweep
-from .point import FailedLeg, SweepPoint
-from .ratios import ratio_grid
-from .record import RatioSweep
-from .search import RatioSearch
-from .sweep import RatioSweepCallback
-from .trainer import WeightedLossTrainer
+from .results.evaluate_metric import PrecisionRecall
+from .training.hub import push_folder
+from .weighting.labels import count_labels
+from .weighting.losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
+from .results.metrics import classification_metrics, precision_recall
+from .sweep.ray import sweep_on_ray
+from .reports.plot import plot_sweep
+from .results.points import FailedLeg, SweepPoint
+from .weighting.ratios import ratio_grid
+from .results.ratio_sweep import RatioSweep
+from .sweep.search import RatioSearch
+from .sweep.callback import RatioSweepCallback
+from .training.trainer import WeightedLossTrainer
 from .trunk import freeze_trunk
-from .weights import ClassWeights
+from .weighting.class_weights import ClassWeights
 
 __all__ = [
     "ClassWeights",

@@ -1,0 +1,1 @@
+"""A sweep for people to read: sentences, tables, charts and the model card."""

@@ -1,0 +1,1 @@
+"""Many fine-tunes: settings, legs, resuming, searching, and the backends that run the legs."""

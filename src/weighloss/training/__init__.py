@@ -1,0 +1,1 @@
+"""One fine-tune with a weighted loss: the arguments, the trainer and pushing to the Hub."""

@@ -1,0 +1,1 @@
+"""Labels, class weights and losses: tensors and counts, no Trainer."""
