@@ -1,21 +1,20 @@
-from . import report
-from .training.config import WeightedLossConfig
+from . import reports
 from .errors import InvalidInputError, PushError, SweepStoppedError
+from .reports.plot import plot_sweep
 from .results.evaluate_metric import PrecisionRecall
+from .results.metrics import classification_metrics, precision_recall
+from .results.points import FailedLeg, SweepPoint
+from .results.ratio_sweep import RatioSweep
+from .sweep.callback import RatioSweepCallback
+from .sweep.ray import sweep_on_ray
+from .sweep.search import RatioSearch
+from .training.config import WeightedLossConfig
 from .training.hub import push_folder
+from .training.trainer import WeightedLossTrainer
+from .weighting.class_weights import ClassWeights, ratio_grid
 from .weighting.labels import count_labels
 from .weighting.losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
-from .results.metrics import classification_metrics, precision_recall
-from .sweep.ray import sweep_on_ray
-from .reports.plot import plot_sweep
-from .results.points import FailedLeg, SweepPoint
-from .weighting.ratios import ratio_grid
-from .results.ratio_sweep import RatioSweep
-from .sweep.search import RatioSearch
-from .sweep.callback import RatioSweepCallback
-from .training.trainer import WeightedLossTrainer
-from .trunk import freeze_trunk
-from .weighting.class_weights import ClassWeights
+from .weighting.task import Task
 
 __all__ = [
     "ClassWeights",
@@ -28,17 +27,17 @@ __all__ = [
     "RatioSweepCallback",
     "SweepPoint",
     "SweepStoppedError",
+    "Task",
     "WeightedLossConfig",
     "WeightedLossTrainer",
     "calibrated_logits",
     "classification_metrics",
     "count_labels",
-    "freeze_trunk",
     "plot_sweep",
     "precision_recall",
     "push_folder",
     "ratio_grid",
-    "report",
+    "reports",
     "sweep_on_ray",
     "weighted_binary_cross_entropy",
     "weighted_cross_entropy",

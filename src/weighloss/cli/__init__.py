@@ -1,1 +1,1 @@
-"""The commands: their flags, the data that they load, and one file for each command."""
+"""The `weighloss` command: its flags, the data and model that they name, and one file for each subcommand."""

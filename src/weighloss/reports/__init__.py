@@ -1,1 +1,5 @@
 """A sweep for people to read: sentences, tables, charts and the model card."""
+
+from .text import compare_with_threshold, imbalance, rows, sentence, summary, table
+
+__all__ = ["compare_with_threshold", "imbalance", "rows", "sentence", "summary", "table"]

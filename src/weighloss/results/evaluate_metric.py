@@ -9,21 +9,20 @@ from sklearn.metrics import matthews_corrcoef
 from .metrics import precision_recall
 
 _DESCRIPTION = """\
-Precision, recall, F1, accuracy, Matthews correlation and the confusion counts of one classification, by scikit-learn.
-Where a denominator is zero (no predicted or no actual positive) the value is 0 and scikit-learn's
-UndefinedMetricWarning says so.
+Precision, recall, F1, accuracy, Matthews correlation and the confusion counts of one classification, without the Hub.
+Where a denominator is zero (no predicted or no actual positive) the value is 0.
 """
 
 _KWARGS_DESCRIPTION = """\
 Args:
     predictions (`list` of `int`): Predicted class ids.
     references (`list` of `int`): True class ids.
-    positive_label (`int`, defaults to 1): The class that is looked at with `average="binary"`.
+    positive_label (`int`, defaults to 1): The class that `average="binary"` looks at.
     average (`str`, defaults to "binary"): "binary" for the positive label alone, or "macro" or "micro" over all.
 
 Returns:
-    precision, recall, f1, accuracy, matthews_correlation (`float`), and tp, fp, fn, tn (`int`): those of the positive
-    label, or, averaged, the sums of each class against the rest.
+    precision, recall, f1, accuracy, matthews_correlation (`float`), and tp, fp, fn, tn (`int`): of the positive label, or
+    the sums of each class against the rest.
 
 Examples:
 
@@ -65,6 +64,6 @@ class PrecisionRecall(evaluate.Metric):  # noqa: D101 — the decorator writes i
     def _compute(
         self, predictions: Any, references: Any, positive_label: int = 1, average: str = "binary"
     ) -> dict[str, float | int]:
-        return precision_recall(predictions, references, positive_label, average, zero_division="warn") | {
+        return precision_recall(predictions, references, positive_label, average) | {
             "matthews_correlation": float(matthews_corrcoef(references, predictions))
         }

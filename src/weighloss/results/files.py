@@ -15,8 +15,8 @@ from ..errors import InvalidInputError
 
 SWEEP_FILE = "sweep.json"
 PREDICTIONS_FOLDER = "predictions"
-PREVIEW_FOLDER = "preview"
-ACTIVATIONS_FOLDER = "_activations"
+LEGS_FOLDER = "legs"
+CLASS_WEIGHTS_FILE = "class_weights.json"  # beside an adapter, which has no config of its own
 LOCK_FILE = ".sweep.lock"
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -24,14 +24,14 @@ _SAYS_NO_ROOM = ("No space left on device", "File too large", "Disk quota exceed
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, atomically: a reader finds the old file or the new one, never half of one."""
+    """Write a JSON file atomically: a reader finds the old file or the new one, never half of one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2) + "\n"
     _replace(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises
     ------
@@ -41,12 +41,12 @@ def read_json(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidInputError(f"{file} is not readable as JSON ({error}): restore it, or sweep again.") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{file} cannot be read as JSON ({error}): restore it, or sweep again.") from None
 
 
 def write_predictions(file: Path, logits: np.ndarray, labels: np.ndarray, metadata: Mapping[str, Any]) -> None:
-    """Write a leg's logits (n_items, n_classes) and labels (n_items,) or (n_items, n_classes) as Parquet, atomically.
+    """Write logits (n_items, n_classes) and labels (n_items,) or (n_items, n_classes) of a leg as Parquet, atomically.
 
     Readable with `datasets.load_dataset("parquet", data_files=...)`: columns `label` (int64, or a list of them) and
     `logits` (float32 list).
@@ -58,7 +58,7 @@ def write_predictions(file: Path, logits: np.ndarray, labels: np.ndarray, metada
 
 
 def read_predictions(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels as `write_predictions` was given them, float32 and int64.
+    """Read logits and labels as `write_predictions` wrote them: float32 and int64 arrays.
 
     Raises
     ------
@@ -67,15 +67,16 @@ def read_predictions(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         table = pq.read_table(file)
-        return _array(table["logits"].combine_chunks()), _array(table["label"].combine_chunks())
-    except (OSError, KeyError, pa.ArrowException) as error:
+        logits, labels = (table[name].combine_chunks() for name in ("logits", "label"))
+        return _array(logits, np.float32), _array(labels, np.int64)
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise InvalidInputError(
             f"{file} cannot be read ({error}): restore it, push it with push_predictions=True, or sweep again."
         ) from None
 
 
 def is_readable(file: Path) -> bool:
-    """Whether a file of predictions is there and whole, by its footer, which is written last."""
+    """Whether a file of predictions exists and is whole, judged by its footer, which is written last."""
     try:
         pq.read_metadata(file)
     except (OSError, pa.ArrowException):
@@ -84,7 +85,7 @@ def is_readable(file: Path) -> bool:
 
 
 def has_no_room(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that there was no room left to write."""
+    """Whether an error, or one that led to it, says that the disk is full."""
     while error is not None:
         if getattr(error, "errno", None) in _NO_ROOM or any(text in str(error) for text in _SAYS_NO_ROOM):
             return True
@@ -92,10 +93,10 @@ def has_no_room(error: BaseException | None) -> bool:
     return False
 
 
-def _array(column: pa.Array) -> np.ndarray:
+def _array(column: pa.Array, dtype: Any) -> np.ndarray:
     if pa.types.is_fixed_size_list(column.type):
-        return column.flatten().to_numpy().reshape(len(column), -1)
-    return column.to_numpy()
+        return column.flatten().to_numpy().reshape(len(column), -1).astype(dtype, casting="same_kind", copy=False)
+    return column.to_numpy().astype(dtype, casting="same_kind", copy=False)
 
 
 def _column(values: np.ndarray) -> pa.Array:
@@ -110,7 +111,7 @@ def _replace(file: Path, write: Callable[[Path], Any]) -> None:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
     except BaseException as error:
-        temporary.unlink(missing_ok=True)  # half of a file would only take room
+        temporary.unlink(missing_ok=True)  # half of a file only takes space
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(file)
         raise

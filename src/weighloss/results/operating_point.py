@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
 
+from ..weighting.task import Task
 from .bootstrap import bootstrap
+from .metrics import Confusion
+from .points import SweepPoint
+from .ratio_sweep import RatioSweep
 from .requirement import Requirement
-from .metrics import precision_recall
-from .points import MEASURED, SweepPoint
-
-if TYPE_CHECKING:
-    from .ratio_sweep import RatioSweep
 
 
 @dataclass(frozen=True)
 class ThresholdPoint:
-    """What the unweighted model comes to when it predicts the positive label from another probability on than 1/2.
+    """Result of one leg where its threshold on the probability of the positive label is not 1/2.
 
     Attributes
     ----------
@@ -41,52 +39,56 @@ class ThresholdPoint:
     recall_interval: list[float]
 
 
-class UnweightedThresholds:
-    """The unweighted leg of a sweep at every threshold: what there is without any reweighting.
+class LegThresholds:
+    """One leg of a sweep at every threshold: what moving the threshold gives without another fine-tune.
 
     Parameters
     ----------
     sweep : RatioSweep
-        Not one that averages over classes.
+        Of two classes, or of several labels per example.
     point : SweepPoint
-        Its leg at w_r = 1, whose predictions are on disk.
+        A leg whose predictions are on disk.
     """
 
     def __init__(self, sweep: RatioSweep, point: SweepPoint) -> None:
         self._positives, self._scores = sweep.positives_and_scores(point)
-        order = np.argsort(-self._scores, kind="stable")
-        last = np.append(np.diff(self._scores[order]) != 0, True)  # of the items with the same score
-        self._cuts = self._scores[order][last]
-        self._tp = np.cumsum(self._positives[order])[last]
-        self._predicted = np.flatnonzero(last) + 1
+        self._cuts, self._confusion = confusion_at_thresholds(self._positives, self._scores)
 
     def best(self, requirement: Requirement) -> ThresholdPoint:
-        """The threshold that a requirement chooses, as it chooses among the ratios; its `confidence` is left aside."""
-        scores = [
-            requirement.score(_Confusion(int(tp), int(predicted), int(self._positives.sum()), len(self._scores)))
-            for tp, predicted in zip(self._tp, self._predicted, strict=True)
-        ]
-        return self._at_score(float(self._cuts[int(np.argmax(scores))]))
+        """The threshold that meets a requirement best, as `RatioSweep.choose` finds the leg; `@` is not regarded."""
+        return self._at_score(float(self._cuts[np.argmax(requirement.score(self._confusion))]))
 
     def at(self, threshold: float) -> ThresholdPoint:
-        """The unweighted model at a threshold on its probability, between 0 and 1."""
+        """The leg at a threshold on its probability, between 0 and 1."""
         return self._at_score(float(np.log(threshold) - np.log1p(-threshold)))
 
     def _at_score(self, score: float) -> ThresholdPoint:
-        predicted, labels = (self._scores >= score).astype(np.int64), self._positives.astype(np.int64)
-        measured: dict[str, Any] = precision_recall(predicted, labels)
-        intervals = bootstrap([(np.eye(2)[predicted], labels)]).of_point()
+        predicted, positives = self._scores >= score, self._positives
+        tp, fp, fn = (predicted & positives).sum(), (predicted & ~positives).sum(), (~predicted & positives).sum()
+        counts = Confusion(*(np.array([n]) for n in (tp, fp, fn, len(positives) - tp - fp - fn)))
+        of_items = np.eye(2)[predicted.astype(int)], positives.astype(int)
         return ThresholdPoint(
-            threshold=float(expit(score)), **{name: measured[name] for name in MEASURED}, **intervals
-        )
+            threshold=float(expit(score)), **counts.metrics(), **bootstrap([of_items], Task.BINARY).of_point()
+        )  # type: ignore[arg-type]
 
 
-class _Confusion:
-    """What a requirement looks at, of every threshold."""
+def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, Confusion]:
+    """Confusion counts of a classifier at each of its thresholds.
 
-    def __init__(self, tp: int, predicted: int, actual: int, total: int) -> None:
-        self.tp, self.fp, self.fn = tp, predicted - tp, actual - tp
-        self.tn = total - predicted - self.fn
-        self.precision = tp / predicted if predicted else 0.0
-        self.recall = tp / actual if actual else 0.0
-        self.f1 = 2 * tp / (predicted + actual) if predicted + actual else 0.0
+    Parameters
+    ----------
+    positives : bool array of shape (n_items,)
+    scores : float array of shape (n_items,)
+        The higher, the more probably positive.
+
+    Returns
+    -------
+    thresholds : float array of shape (n_thresholds,), descending
+        The distinct scores. An item is predicted positive where its score is at least the threshold.
+    confusion : Confusion of arrays of shape (n_thresholds, 1)
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # of the items with the same score
+    tp = np.cumsum(positives[order])[last][:, None]
+    fp = np.flatnonzero(last)[:, None] + 1 - tp
+    return scores[order][last], Confusion(tp, fp, positives.sum() - tp, (~positives).sum() - fp)

@@ -1,42 +1,38 @@
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, TypeVar
-
-logger = logging.getLogger(__name__)
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 MEASURED = ("tp", "fp", "fn", "tn", "precision", "recall", "f1")
-_NUMBERS: dict[Any, Any] = {"int": int, "float": (int, float)}  # by what the fields are annotated with
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """What one leg of a sweep, a fine-tune at one ratio and seed, came to on the evaluation set.
+    """Result of one leg of a sweep (a fine-tune at one ratio and seed) on the evaluation set.
 
     Attributes
     ----------
-    ratio, seed
-        The weight ratio w_r and the seed of the leg.
+    ratio : float
+        Weight ratio w_r.
+    seed : int
     tp, fp, fn, tn : int
-        Confusion counts of the positive label (sums over the classes with more than two, over the labels where an
-        example has several).
+        Confusion counts of the positive label; with more than two classes the sums over the classes, with several labels
+        per example the sums over the labels.
     precision, recall, f1 : float
-        Of the positive label (averages: see `RatioSweep.average`); 0 where nothing was predicted positive.
+        Of the positive label, or averages as `RatioSweep.task` has them; 0 where nothing is predicted positive.
     eval_loss, eval_plain_loss : float
-        Mean loss over the evaluation set, weighted and not; only the plain one compares across ratios.
+        Mean loss over the evaluation set, weighted and unweighted; only the unweighted one can be compared across ratios.
     seconds : float
-        Wall-clock time of the leg, its evaluation included.
+        Wall-clock time of the leg with its evaluation.
     global_step : int
-        Optimizer steps of the whole sweep when the leg ended, as in the Trainer's checkpoint names.
+        Number of optimizer steps of the leg.
     predictions : str
-        The Parquet file with logits and labels, relative to the sweep's folder.
+        Parquet file with logits and labels, relative to the folder of the sweep.
     precision_interval, recall_interval : list of two floats, optional
-        Their 95% bootstrap intervals: see `bootstrap.Intervals`.
+        95% bootstrap intervals: see `bootstrap.Intervals`.
     other_metrics : dict of str to float
-        What the trainer's own `compute_metrics` measured.
+        What the `compute_metrics` of the trainer measured.
     """
 
     ratio: float
@@ -59,12 +55,12 @@ class SweepPoint:
 
     @property
     def predicts_positives(self) -> bool:
-        """Whether anything was predicted positive; otherwise precision is 0 by convention only."""
+        """Whether anything is predicted positive; if not, the precision of 0 is only a convention."""
         return self.tp + self.fp > 0
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Precision, recall, F1 and the losses, as an evaluation reports them, and the intervals."""
+        """Precision, recall, F1, the losses as an evaluation reports them, and the intervals."""
         names = ("precision", "recall", "f1", "precision_interval", "recall_interval")
         losses = {"loss": self.eval_loss, "plain_loss": self.eval_plain_loss}
         return {name: getattr(self, name) for name in names} | losses
@@ -72,14 +68,14 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class FailedLeg:
-    """A leg of a sweep that came to nothing.
+    """A leg of a sweep without a result.
 
     Attributes
     ----------
     ratio, seed
         As in `SweepPoint`.
     reason : str
-        Why there are no figures.
+        Why there is no result.
     global_step : int
         As in `SweepPoint`.
     """
@@ -90,24 +86,6 @@ class FailedLeg:
     global_step: int
 
 
-Leg = TypeVar("Leg", SweepPoint, FailedLeg)
-
-
 def with_interval(value: float, ends: Sequence[float] | None) -> str:
-    """A figure, with its interval where it has one."""
+    """A value, with its interval if it has one, as text."""
     return f"{value:.3f}" + (" ({:.3f} to {:.3f})".format(*ends) if ends else "")
-
-
-def read_legs(file: Path, content: dict[str, Any], name: str, kind: type[Leg]) -> Iterator[tuple[int, Leg]]:
-    """The legs that a `sweep.json` lists by a name, with their places in the list, without the damaged ones."""
-    for i, leg in enumerate(content.get(name) or []):
-        try:
-            read = kind(**leg)
-            if not all(
-                isinstance(getattr(read, f.name), _NUMBERS[f.type]) for f in fields(kind) if f.type in _NUMBERS
-            ):
-                raise TypeError("there is no number where one must be")
-        except TypeError as error:
-            logger.warning("%s: number %d of its %s is damaged (%s) and left out.", file, i, name, error)
-        else:
-            yield i, read

@@ -3,12 +3,12 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from ..errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from .points import SweepPoint
+from .points import SweepPoint
 
 _FORMS = "f1, f0.5, recall>=0.95, precision>=0.9 @90%, cost fp=1 fn=20, break-even"
 _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
@@ -16,18 +16,17 @@ _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a user needs of precision and recall, and how near a sweep's point comes to it.
+    """What a user requires of precision and recall, and how well a leg meets it.
 
     Attributes
     ----------
     text : str
-        As it was written, in one form: `f1`, `recall>=0.95`, `cost fp=1 fn=20`.
-    kind : str
-        "f", "recall", "precision", "cost" or "break-even".
+        The requirement in its normal form: `f1`, `recall>=0.95`, `cost fp=1 fn=20`.
+    kind : {"f", "recall", "precision", "cost", "break-even"}
     numbers : tuple of float
-        β; the least recall or precision; the costs of a false positive and a false negative.
+        β; the least recall or precision; or the costs of a false positive and a false negative.
     confidence : float or None
-        The level of the bootstrap interval whose lower end, instead of the value itself, has to reach the least recall or
+        Level of the bootstrap interval whose lower end, instead of the value itself, has to reach the least recall or
         precision.
     """
 
@@ -38,16 +37,22 @@ class Requirement:
 
     @classmethod
     def parse(cls, text: str) -> Requirement:
-        """A requirement as users write it.
+        """Read a requirement as users write it.
 
-        `f1`, `f0.5`: the highest F-measure of that β. `recall>=0.95`: of the points with such a recall the highest
-        precision; `precision>=0.9` the other way round; `recall>=0.95 @90%` asks it of the lower end of the 90% interval.
-        `cost fp=1 fn=20`: the lowest cost per item. `break-even`: precision and recall nearest to each other.
+        `f1`, `f0.5`: the highest F-measure of that β. `recall>=0.95`: the highest precision among the legs with such a
+        recall; `precision>=0.9`: the highest recall with such a precision; `recall>=0.95 @90%` requires it of the lower
+        end of the 90% interval. `cost fp=1 fn=20`: the lowest cost per item. `break-even`: precision and recall nearest to
+        each other.
 
         Raises
         ------
         InvalidInputError
-            For anything else, with the nearest form that is one.
+            For anything else, with the nearest form that is valid.
+
+        Examples
+        --------
+        >>> Requirement.parse("Recall >= 95%").text
+        'recall>=0.95'
         """
         written = " ".join(str(text).lower().split())
         if found := re.fullmatch(rf"f-?{_NUMBER}", written):
@@ -58,12 +63,14 @@ class Requirement:
             least = float(found[2]) / (100 if found[3] else 1)
             if not 0 < least <= 1:
                 raise InvalidInputError(
-                    f"{text!r} asks for what no model has: write {found[1]}>= and a number up to 1, such as 0.95."
+                    f"the requirement {text!r} must have a number above 0 and up to 1, such as {found[1]}>=0.95."
                 )
             if found[4] is None:
                 return cls(f"{found[1]}>={least:.12g}", found[1], (least,))
             if not found[5] or not 0 < float(found[4]) < 100:
-                raise InvalidInputError(f"{text!r} names no level: write one between 0 and 100, such as @90%.")
+                raise InvalidInputError(
+                    f"the requirement {text!r} must have a confidence between 0% and 100%, such as @90%."
+                )
             return cls(f"{found[1]}>={least:.12g} @{found[4]}%", found[1], (least,), float(found[4]) / 100)
         if found := re.fullmatch(rf"cost fp ?= ?{_NUMBER},? fn ?= ?{_NUMBER}", written):
             costs = float(found[1]), float(found[2])
@@ -73,64 +80,73 @@ class Requirement:
             return cls("break-even", "break-even")
         if re.search(r" (and|or) |[&|;+]", written):
             raise InvalidInputError(
-                f"{text!r} asks for several things: write one, such as 'recall>=0.95', which chooses the highest precision "
-                "with that recall."
+                f"the requirement {text!r} has several parts: write one, such as 'recall>=0.95', which chooses the highest "
+                "precision with that recall."
             )
-        raise InvalidInputError(f"{text!r} is no requirement: write {_nearest(written)!r}, or one of {_FORMS}.")
+        raise InvalidInputError(f"{text!r} is not a requirement: write {_nearest(written)!r}, or one of {_FORMS}.")
 
-    def score(self, point: Any, lower: float | None = None) -> float:
-        """How well a point does: the higher the better, one number for every kind.
+    def score(self, measured: Any, lower: float | None = None) -> Any:
+        """How well a leg, or every threshold of a leg, meets the requirement: the higher the better.
 
-        Points that have the least recall or precision asked for get 1 + the other one, the others how much they lack, below
-        0. One that calls everything positive lacks all of it: no model is needed for that. `lower` is what counts in place
-        of the point's own value where a `confidence` is asked for.
+        For a least recall or precision the score is 1 + the other one where it is reached, and below 0 by what is
+        missing elsewhere. A leg that calls everything positive never reaches it: that needs no model.
+
+        Parameters
+        ----------
+        measured : SweepPoint or Confusion
+        lower : float, optional
+            Lower end of the interval, which counts instead of the value where the requirement has a `confidence`.
+
+        Returns
+        -------
+        float, or float array with one score for each classification in a Confusion.
         """
-        precision, recall = point.precision, point.recall
+        precision, recall = np.asarray(measured.precision), np.asarray(measured.recall)
         if self.kind == "f":
             square = self.numbers[0] ** 2
             if square == 1:
-                return point.f1
-            return (1 + square) * precision * recall / (square * precision + recall) if precision and recall else 0.0
+                return measured.f1
+            both = square * precision + recall
+            return np.divide((1 + square) * precision * recall, both, out=np.zeros(both.shape), where=both > 0)[()]
         if self.kind == "cost":
-            return -self.cost(point)
+            return -self.cost(measured)
         if self.kind == "break-even":
-            return -abs(precision - recall) if point.tp else -2.0  # P = R = 0 is none
+            return np.where(_count(measured.tp) > 0, -np.abs(precision - recall), -2.0)[()]  # P = R = 0 does not count
         own, other = (recall, precision) if self.kind == "recall" else (precision, recall)
-        own = own if lower is None else lower
-        if calls_everything_positive(point):
-            own = 0.0
-        return 1 + other if own >= self.numbers[0] else own - self.numbers[0]
+        own = np.where(calls_everything_positive(measured), 0.0, own if lower is None else lower)
+        return np.where(own >= self.numbers[0], 1 + other, own - self.numbers[0])[()]
 
-    def cost(self, point: Any) -> float:
-        """Expected cost per item of a requirement of costs."""
-        return (self.numbers[0] * point.fp + self.numbers[1] * point.fn) / (point.tp + point.fp + point.fn + point.tn)
+    def cost(self, measured: Any) -> Any:
+        """Expected cost per item, for a requirement of costs."""
+        tp, fp, fn, tn = (_count(getattr(measured, name)) for name in ("tp", "fp", "fn", "tn"))
+        return (self.numbers[0] * fp + self.numbers[1] * fn) / (tp + fp + fn + tn)
 
     @property
     def is_least(self) -> bool:
-        """Whether it asks for a least recall or precision, not for the best there is."""
+        """Whether a least recall or precision is required, instead of the best value of something."""
         return self.kind in ("recall", "precision")
 
 
-def calls_everything_positive(point: Any) -> bool:
-    """Whether a point predicts the positive label, or every label, of all items, wrongly of some."""
-    return point.tn == point.fn == 0 < point.fp
+def calls_everything_positive(measured: Any) -> Any:
+    """Whether every item is predicted positive, some of them wrongly: bool, or array as for `Requirement.score`."""
+    return (_count(measured.tn) == 0) & (_count(measured.fn) == 0) & (_count(measured.fp) > 0)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The point of a sweep that a requirement chooses.
+    """The leg of a sweep that a requirement chooses.
 
     Attributes
     ----------
     requirement : Requirement
     point : SweepPoint
-        The first of those that do best.
+        The first of the best legs.
     met : bool
-        Whether it has the least recall or precision asked for; else it comes nearest. True for the other kinds.
+        Whether it reaches the least recall or precision; if not, it is the nearest leg. True for the other kinds.
     lower : float or None
-        The lower end of the interval that counts for that, where a `confidence` is asked for.
+        Lower end of the interval, where the requirement has a `confidence`.
     not_counted : tuple of float
-        Ratios whose legs call everything positive, which meets no least recall or precision.
+        Ratios whose legs call everything positive, and so reach no least recall or precision.
     """
 
     requirement: Requirement
@@ -140,10 +156,10 @@ class Choice:
     not_counted: tuple[float, ...] = ()
 
     def __str__(self) -> str:
-        """The choice in one sentence."""
+        """Say the choice in one sentence."""
         at = f"w_r = {self.point.ratio:.4g}: precision {self.point.precision:.3f}, recall {self.point.recall:.3f}"
         if self.lower is not None:
-            at += f", {self.requirement.kind} at least {self.lower:.3f} by its interval"
+            at += f", lower end of the interval of {self.requirement.kind} {self.lower:.3f}"
         if self.requirement.kind == "cost":
             at += f", cost {self.requirement.cost(self.point):.4g} per item"
         if calls_everything_positive(self.point):
@@ -153,8 +169,12 @@ class Choice:
         but = ""
         if self.not_counted:
             ratios = ", ".join(f"{ratio:.4g}" for ratio in self.not_counted)
-            but = f" but by calling everything positive (w_r = {ratios}), which does not count"
-        return f"No leg meets {self.requirement.text}{but}; nearest comes {at}."
+            but = f" except by calling everything positive (w_r = {ratios}), which does not count"
+        return f"No leg meets {self.requirement.text}{but}; the nearest is {at}."
+
+
+def _count(counts: Any) -> Any:
+    return counts if np.ndim(counts) == 0 else np.sum(counts, axis=-1)
 
 
 def _nearest(written: str) -> str:

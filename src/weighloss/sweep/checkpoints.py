@@ -1,28 +1,34 @@
+"""The Trainer's own checkpoints within a leg."""
+
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel, TrainerState
+from transformers import TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
-from ..errors import InvalidInputError
-from .fingerprint import of_sweep as digest
-from ..results.ratio_sweep import RatioSweep
-from ..results.files import read_json, write_json
-
-CLASS_WEIGHTS_FILE = "class_weights.json"
-_SWEEP_FILE = "sweep_fingerprint.json"
+from ..results.files import read_json
 
 
-def checkpoint_at(output_dir: str | Path, global_step: int) -> Path:
-    """The checkpoint of an optimizer step, which need not be there."""
-    return Path(output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{global_step}"
+def last_checkpoint(folder: Path, trainer: Any) -> Path | None:
+    """The latest checkpoint in the folder of a leg from which it can resume exactly, None where there is none."""
+    for checkpoint in reversed(_checkpoints(folder)):
+        if is_whole(checkpoint) and _resumes_exactly(checkpoint, trainer):
+            return checkpoint
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints in the folder of a leg, and the folder if nothing else is in it."""
+    for checkpoint in _checkpoints(folder):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -42,98 +48,28 @@ def is_whole(checkpoint: Path) -> bool:
     return bool(files) and written and not (checkpoint / "checkpoint-is-incomplete.txt").exists()
 
 
-def load_renamed(model: Any, checkpoint: str) -> bool:
-    """Load the weights of a checkpoint whose file has other names for them than the model, as that of a ViT has.
-
-    The Trainer goes by the model's own names and would leave the others as they are, whereas `from_pretrained` reads what
-    `save_pretrained` wrote.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The whole model, or one that is cut off from its trunk.
-    checkpoint : str
-
-    Returns
-    -------
-    bool
-        Whether it was such a checkpoint; else nothing is done.
-    """
-    file = Path(checkpoint) / SAFE_WEIGHTS_NAME
-    if not isinstance(model, PreTrainedModel) or not file.exists():
+def _resumes_exactly(checkpoint: Path, trainer: Any) -> bool:
+    args = trainer.args
+    if args.ignore_data_skip or not all((checkpoint / name).exists() for name in (OPTIMIZER_NAME, SCHEDULER_NAME)):
         return False
-    with safe_open(file, framework="pt") as weights:
-        names = set(weights.keys())
-    if names <= model.state_dict().keys():
-        return False
-    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict(), strict=False)
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    first_epoch, ended = (state.epoch or 0) < 1, state.global_step >= state.max_steps
+    seeded = args.train_sampling_strategy == "sequential" or (
+        args.train_sampling_strategy == "random" and args.accelerator_config.use_seedable_sampler
+    )
+    if not (first_epoch or ended or seeded):
+        return False  # the order of a later epoch depends on what was drawn before
+    if (checkpoint / "model.safetensors").exists():
+        with safe_open(checkpoint / "model.safetensors", framework="numpy") as weights:
+            # The Trainer loads weights by the names that the model has in memory; a ViT is saved under others.
+            return set(weights.keys()) <= trainer.model.state_dict().keys()
     return True
 
 
-def mark(checkpoint: Path, sweep: RatioSweep) -> None:
-    """Say in a checkpoint of which sweep it is."""
-    write_json(checkpoint / _SWEEP_FILE, {"sweep": digest(sweep)})
-
-
-def is_usable(checkpoint: Path, sweep: RatioSweep) -> bool:
-    """Whether a checkpoint is whole, and of this very sweep."""
-    try:
-        return read_json(checkpoint / _SWEEP_FILE) == {"sweep": digest(sweep)} and is_whole(checkpoint)
-    except (OSError, InvalidInputError):
-        return False
-
-
-def checkpoints_in(output_dir: str | Path) -> list[Path]:
-    """The Trainer's checkpoints in a folder, by their steps."""
+def _checkpoints(folder: Path) -> list[Path]:
     found = {}
-    for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
         if step.isdigit():
             found[int(step)] = path
     return [found[step] for step in sorted(found)]
-
-
-def newest_within(output_dir: str | Path, sweep: RatioSweep, num_legs: int, ratio: float, epochs: int) -> Path | None:
-    """The newest checkpoint from which the leg after those that are done can go on, in the first of so many epochs.
-
-    None where there is none: without the optimizer's state a leg starts anew.
-    """
-    found = []
-    for checkpoint in checkpoints_in(output_dir):
-        if not is_usable(checkpoint, sweep) or not all(
-            (checkpoint / name).exists() for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
-        ):
-            continue
-        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        steps_per_leg = state.max_steps // num_legs
-        step = state.global_step - len(sweep.done) * steps_per_leg
-        if 0 < step < steps_per_leg and step * epochs <= steps_per_leg and _ratio_of(checkpoint) == ratio:
-            found.append((step, checkpoint))
-    return max(found)[1] if found else None
-
-
-def write_state(folder: Path, trainer: Any, global_step: int, max_steps: int, train_batch_size: int) -> None:
-    """Write the state that a Trainer has after so many of its steps, from which `Trainer.train` goes on; no weights."""
-    # Its next checkpoint looks for every callback that has a state among these.
-    handlers = [*trainer.callback_handler.callbacks, trainer.control]
-    stateful: Any = [handler for handler in handlers if isinstance(handler, ExportableState)]
-    state = TrainerState(
-        global_step=global_step,
-        max_steps=max_steps,
-        train_batch_size=train_batch_size,
-        stateful_callbacks=stateful,
-    )
-    state.compute_steps(trainer.args, max_steps)
-    state.save_to_json(str(folder / TRAINER_STATE_NAME))
-
-
-def _ratio_of(checkpoint: Path) -> float | None:
-    """The weight ratio that a checkpoint says it was trained with."""
-    for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE):
-        try:
-            ratio = read_json(checkpoint / name).get("weight_ratio")
-        except (FileNotFoundError, InvalidInputError):
-            continue
-        if ratio is not None:
-            return ratio
-    return None

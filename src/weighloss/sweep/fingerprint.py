@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,21 +12,18 @@ import torch
 
 from ..training.config import WeightedLossConfig
 
-if TYPE_CHECKING:
-    from ..results.ratio_sweep import RatioSweep
-
-_WHOLE = 1 << 30  # bytes of data that are read in full; of more, rows at even distances
+_WHOLE = 1 << 30  # bytes of data up to which all rows are read
 _ROWS = 10_000
 
-# Training arguments that do not change what a leg comes to, or that a sweep sets itself, by their first letters.
+# Training arguments that do not influence the result of a leg, or that a sweep sets itself, by their first letters.
 _WITHOUT_EFFECT = (
     "class_counts", "dataloader_", "ddp_", "debug", "disable_tqdm", "do_", "enable_jit", "eval_", "hub_", "ignore_data",
     "include_", "local_rank", "log", "num_train_epochs", "output_dir", "per_device_eval", "positive_label", "prediction_",
     "project", "push_to_hub", "remove_unused", "report_to", "restore_", "resume_", "run_name", "save_", "seed",
     "skip_memory", "torch_empty_cache", "trackio_", "use_cache", "weight_ratio",
 )  # fmt: skip
-_KNOWN = {field.name for field in fields(WeightedLossConfig)}  # a user's own may be anything, secrets too
-# What a model's configuration says of the weighting, or only once it was saved.
+_KNOWN = {field.name for field in fields(WeightedLossConfig)}  # a user's own may be anything, even secrets
+# Attributes of a configuration that describe the weighting, or that only a saved model has.
 _NOT_OF_THE_MODEL = (
     "_", "architectures", "class_counts", "class_weights", "dtype", "natural_ratio", "positive_label", "requirement",
     "torch_dtype", "transformers_version", "weight_ratio",
@@ -34,16 +31,16 @@ _NOT_OF_THE_MODEL = (
 
 
 def of_dataset(dataset: Any) -> str:
-    """Digest of a dataset's rows, as they are stored; of one of more than a GiB of 10,000 rows at even distances.
+    """Digest of the rows of a dataset as they are stored; of more than a GiB, of 10,000 rows at equal distances.
 
-    Of a dataset that is not a `datasets` one only its length counts: its items may be drawn anew each time.
+    For a dataset that is not a `datasets.Dataset` it is the digest of its length, since its items may be drawn at random.
     """
-    digest = hashlib.sha256(str(len(dataset)).encode())
+    digest = hashlib.sha256(str(len(dataset) if hasattr(dataset, "__len__") else None).encode())
     if hasattr(dataset, "with_format") and hasattr(dataset, "data"):
         if dataset.data.nbytes > _WHOLE and len(dataset) > _ROWS:
             dataset = dataset.select(np.linspace(0, len(dataset) - 1, _ROWS, dtype=np.int64))
         for i, table in enumerate(dataset.with_format("arrow").iter(batch_size=1000)):
-            # A copy: what is serialized of a part of a table would hold the bytes beside it.
+            # A copy, since a part of a table is serialized with the bytes beside it.
             table = _without_paths(table.replace_schema_metadata(None)).take(np.arange(len(table))).combine_chunks()
             if i == 0:
                 digest.update(table.schema.serialize())
@@ -52,14 +49,8 @@ def of_dataset(dataset: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def of_sweep(sweep: RatioSweep) -> str:
-    """Digest of what a sweep is of, and of its seeds, epochs and requirement."""
-    of = [sweep.fingerprint, sweep.arguments, sweep.seeds, sweep.epochs_per_ratio, sweep.requirement, sweep.preview]
-    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def of_model(model: Any) -> str:
-    """Digest of a model's configuration, parameters and buffers."""
+    """Digest of the configuration, parameters and buffers of a model."""
     config = {name: value for name, value in model.config.to_dict().items() if not name.startswith(_NOT_OF_THE_MODEL)}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict().items():
@@ -69,7 +60,7 @@ def of_model(model: Any) -> str:
 
 
 def of_arguments(args: Any) -> dict[str, Any]:
-    """The training arguments that decide what a leg comes to, and on how many processes of which kind."""
+    """The training arguments that influence the result of a leg, and the number and kind of devices."""
     values = {
         name: value
         for name, value in args.to_dict().items()
@@ -80,7 +71,7 @@ def of_arguments(args: Any) -> dict[str, Any]:
 
 
 def _without_paths(table: pa.Table) -> pa.Table:
-    """Images and sounds by their bytes, or by the names of their files: where these lie is no matter."""
+    """The table with images and sounds as their bytes, or as the names of their files without the folders."""
     for i, field in enumerate(table.schema):
         if pa.types.is_struct(field.type) and {part.name for part in field.type} >= {"bytes", "path"}:
             column = table.column(i).combine_chunks()

@@ -1,149 +1,264 @@
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, enable_full_determinism, set_seed
+from transformers.integrations import TensorBoardCallback, WandbCallback, get_reporting_integration_callbacks
+from transformers.trainer_callback import ExportableState
 
 from ..results.bootstrap import bootstrap
-from ..results.requirement import Requirement
-from ..results.metrics import logits_and_labels
+from ..results.files import LEGS_FOLDER, PREDICTIONS_FOLDER
+from ..results.metrics import averaged, decisions, logits_and_labels
 from ..results.points import MEASURED, FailedLeg, SweepPoint
-from .rewind import sampler_of
-from ..results.files import PREDICTIONS_FOLDER, write_predictions
-from ..training.trainer import LongestFirst, WeightedLossTrainer
+from ..training.trainer import TrainingRunner, WeightedLossTrainer
+from .checkpoints import last_checkpoint, remove_checkpoints
 
-REQUIREMENT_METRIC = "requirement"
 _NUMBER = (int, float, np.number)
 
 
 @dataclass(frozen=True)
-class FinishedLeg:
-    """What a leg came to, and what it predicted for every evaluation item: float and int arrays, as on disk."""
-
-    leg: SweepPoint | FailedLeg
-    logits: np.ndarray
-    labels: np.ndarray
-
-    def write_predictions(self, folder: Path) -> None:
-        """Write them where the point says, in the folder of the sweep; of a failed leg there is nothing to write."""
-        if isinstance(self.leg, SweepPoint):
-            of = {"weight_ratio": self.leg.ratio, "seed": self.leg.seed}
-            write_predictions(folder / self.leg.predictions, self.logits, self.labels, of)
-
-
-class LegEvaluation:
-    """Takes a leg's figures and predictions out of a trainer's own evaluation.
-
-    It stands in for the trainer's `compute_metrics` until `close()`.
+class Leg:
+    """One fine-tune of a sweep: what distinguishes it from the others.
 
     Attributes
     ----------
-    is_of_leg : bool
-        Whether the evaluation that runs or comes next is that of a leg.
+    name : str
+        Name of its files, and of its run in a tracker.
+    ratio : float
+    seed : int
+    epochs : int
+    sweep_folder : Path
+        Output folder of the sweep.
+    """
+
+    name: str
+    ratio: float
+    seed: int
+    epochs: int
+    sweep_folder: Path
+
+    @property
+    def folder(self) -> Path:
+        """Output folder of its training, with its checkpoints."""
+        return self.sweep_folder / LEGS_FOLDER / self.name
+
+    @property
+    def model_folder(self) -> Path:
+        """Where its model is while it is the best so far."""
+        return self.folder / "model"
+
+
+@dataclass(frozen=True)
+class FinishedLeg:
+    """The result of a leg, and its predictions for every evaluation item: float32 logits and int64 labels.
+
+    `batch_size` is the one that the batch-size finder has found, if it was asked to.
+    """
+
+    leg: Leg
+    result: SweepPoint | FailedLeg
+    logits: np.ndarray
+    labels: np.ndarray
+    batch_size: int | None = None
+
+
+class InitialState:
+    """What a fresh run of a trainer starts from, so that every leg can start from it.
+
+    That is one copy on the CPU of all weights and buffers (none with `model_init`, which makes them anew), which weights are
+    trained, the state of the user's own optimizer and schedule, of the gradient scaler, and of callbacks that export it.
+
+    Parameters
+    ----------
+    trainer : WeightedLossTrainer
+        Before `train()` has changed anything.
     """
 
     def __init__(self, trainer: WeightedLossTrainer) -> None:
         self._trainer = trainer
-        self._users: Any = trainer.compute_metrics
-        self.is_of_leg = False
-        trainer.compute_metrics = self._compute_metrics
+        self.batch_size = trainer.args.train_batch_size  # until the batch-size finder finds a smaller one
+        self._tensors: dict[str, torch.Tensor] | None = None
+        if trainer.model_init is None:
+            self._tensors = {name: t.detach().to("cpu", copy=True) for name, t in _tensors(trainer.model)}
+            self._trained = {name: p.requires_grad for name, p in trainer.model.named_parameters()}
+        self._states = [
+            (part, copy.deepcopy(part.state_dict()))
+            for part in (*trainer.given_optimizers, trainer.accelerator.scaler)
+            if part is not None
+        ]
+        self._callbacks = [
+            (callback, copy.deepcopy(callback.state()["attributes"]))
+            for callback in trainer.callback_handler.callbacks
+            if isinstance(callback, ExportableState)
+        ]
 
-    def close(self) -> None:
-        """Give the trainer back its own `compute_metrics`."""
-        self._trainer.compute_metrics = self._users
-        self.is_of_leg = False  # a leg's evaluation may have been interrupted
+    def restore(self) -> None:
+        """Give the trainer this state, and nothing of the legs before."""
+        trainer = self._trainer
+        if self._tensors is not None:
+            if trainer.model_wrapped is trainer.model:  # accelerate wraps its forward once more in each train()
+                trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+            with torch.no_grad():
+                for name, tensor in _tensors(trainer.model):
+                    tensor.copy_(self._tensors[name])
+            for name, parameter in trainer.model.named_parameters():
+                parameter.requires_grad_(self._trained[name])
+                parameter.grad = None
+        trainer.optimizer, trainer.lr_scheduler = trainer.given_optimizers
+        for part, state in self._states:
+            part.load_state_dict(copy.deepcopy(state))
+        for callback, attributes in self._callbacks:
+            vars(callback).update(copy.deepcopy(attributes))
 
-    def expect(self) -> None:
-        """The next evaluation is that of a leg."""
-        self.is_of_leg = True
 
-    def finished(
-        self, metrics: dict[str, float], eval_dataloader: Any, number: int, global_step: int, seconds: float
-    ) -> FinishedLeg:
-        """The leg, by its number, whose evaluation has just come to these metrics."""
-        self.is_of_leg = False
-        prediction = _in_dataset_order(self._prediction, eval_dataloader)
-        del self._prediction
-        logits, labels = logits_and_labels(prediction)
-        args = self._trainer.args
-        of = {"ratio": args.weight_ratio, "seed": args.seed, "global_step": global_step}
-        if self._measured is None:
+def run_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial: InitialState) -> FinishedLeg:
+    """Run one leg: one call of the base `Trainer.train()` from the initial state, then its evaluation.
+
+    Resumes from the leg's own last checkpoint if there is one. The trainer then holds the model of the leg; `trainer.args`
+    has its ratio and seed.
+    """
+    args: Any = trainer.args
+    args.weight_ratio, args.seed = leg.ratio, leg.seed
+    args.num_train_epochs, args.output_dir = leg.epochs, str(leg.folder)
+    started = time.perf_counter()
+    with _callbacks_of_leg(trainer, leg, evaluation_set) as evaluation:
+        while True:
+            initial.restore()
+            enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
+            checkpoint = last_checkpoint(leg.folder, trainer)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            if trainer.state.train_batch_size in (None, initial.batch_size):
+                break
+            # The batch-size finder has shortened the batches: this leg once more, with them from its start like the others.
+            initial.batch_size = trainer.state.train_batch_size
+            remove_checkpoints(leg.folder)
+    finished = evaluation.finished(seconds=time.perf_counter() - started)
+    return replace(finished, batch_size=initial.batch_size) if args.auto_find_batch_size else finished
+
+
+class _Evaluation(TrainerCallback):
+    """Evaluates a leg at the end of its training, while its trackers still run."""
+
+    def __init__(self, trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any) -> None:
+        self._trainer, self._leg, self._evaluation_set = trainer, leg, evaluation_set
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Predict the evaluation set, and log its metrics."""
+        trainer, users = self._trainer, self._trainer.compute_metrics
+        self._others: dict[str, Any] = {}
+
+        def compute_metrics(prediction: Any, **kwargs: Any) -> dict[str, Any]:
+            logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+            if not args.batch_eval_metrics and not np.isfinite(np.concatenate(logits) if isinstance(logits, list) else logits).all():
+                return {}  # the leg has failed, and metrics of its logits may raise
+            self._others = users(prediction, **kwargs)
+            return dict(self._others)
+
+        before = args.train_sampling_strategy, args.dataloader_drop_last, args.prediction_loss_only
+        # Every item once and in order: group_by_length would shuffle the evaluation set too.
+        args.train_sampling_strategy, args.dataloader_drop_last, args.prediction_loss_only = "random", False, False
+        trainer.compute_metrics = compute_metrics
+        try:
+            self._output = _predict(trainer, self._evaluation_set, sort=before[0] == "group_by_length")
+        finally:
+            trainer.compute_metrics = users
+            args.train_sampling_strategy, args.dataloader_drop_last, args.prediction_loss_only = before
+        trainer.log({**self._output.metrics, "eval_weight_ratio": self._leg.ratio, "eval_seed": self._leg.seed})
+
+    def finished(self, seconds: float) -> FinishedLeg:
+        """The result of the leg."""
+        trainer, leg, metrics = self._trainer, self._leg, self._output.metrics
+        logits, labels = logits_and_labels(self._output, trainer.task)
+        logits, labels = logits.astype(np.float32), labels.astype(np.int64)
+        of_leg: dict[str, Any] = {"ratio": leg.ratio, "seed": leg.seed, "global_step": trainer.state.global_step}
+        if not np.isfinite(logits).all():
             reason = (
-                f"the loss is {metrics['eval_loss']}: {np.mean(~np.isfinite(logits)):.0%} of the model's outputs are no "
-                "finite numbers; a lower learning rate or a ratio nearer to 1 may help"
+                f"the loss is {metrics['eval_loss']}, and {np.mean(~np.isfinite(logits)):.0%} of the logits are not finite; "
+                "a lower learning rate or a ratio nearer to 1 may help"
             )
-            return FinishedLeg(FailedLeg(**of, reason=reason), logits, labels)
+            return FinishedLeg(leg, FailedLeg(**of_leg, reason=reason), logits, labels)
+        measured = averaged(*decisions(logits, labels, trainer.task), trainer.task, trainer.positive_label)
+        intervals = bootstrap([(logits, labels)], trainer.task, trainer.positive_label).of_point()
+        own = trainer.compute_metrics is trainer.default_metrics
+        others = {
+            name: float(value)
+            for name, value in ({} if own else self._others).items()
+            if isinstance(value, _NUMBER) and math.isfinite(value)
+        }
         point = SweepPoint(
-            **of,
-            **cast(Any, {name: self._measured[name] for name in MEASURED}),
+            **of_leg,
+            **{name: measured[name] for name in MEASURED},  # type: ignore[arg-type]
             eval_loss=metrics["eval_loss"],
             eval_plain_loss=metrics["eval_plain_loss"],
             seconds=seconds,
-            predictions=f"{PREDICTIONS_FOLDER}/leg-{number:02d}_ratio-{of['ratio']:.4g}_seed-{of['seed']}.parquet",
-            other_metrics=self._other_metrics,
-            **cast(Any, bootstrap([(logits, labels)], self._trainer.positive_label).of_point()),
+            predictions=f"{PREDICTIONS_FOLDER}/{leg.name}.parquet",
+            other_metrics={"accuracy": measured["accuracy"]} | others,
+            **intervals,
         )
-        return FinishedLeg(point, logits, labels)
-
-    def _compute_metrics(self, prediction: Any) -> dict[str, Any]:
-        if not self.is_of_leg:
-            return self._users(prediction)
-        self._prediction = prediction
-        of = {"weight_ratio": self._trainer.args.weight_ratio, "seed": self._trainer.args.seed}
-        self._measured: Any = None
-        if not np.isfinite(logits_and_labels(prediction)[0]).all():
-            return of  # there is nothing to measure
-        measured = self._measured = self._trainer.default_metrics(prediction)
-        others = {} if self._users is self._trainer.default_metrics else self._users(prediction)
-        numbers = {name: float(value) for name, value in others.items() if isinstance(value, _NUMBER)}
-        numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
-        self._other_metrics = {"accuracy": measured["accuracy"]} | numbers
-        return of | measured | others
+        return FinishedLeg(leg, point, logits, labels)
 
 
-@dataclass(frozen=True)
-class KeptBy:
-    """By what the leg is chosen whose model is kept: a requirement, or else a metric of the evaluation."""
+class _BarOnly(ProgressCallback):
+    """The progress bar of the Trainer without the dictionaries that it prints."""
 
-    requirement: Requirement | None
-    metric: str
-    greater_is_better: bool
-    positive_label: int
-
-    def value(self, finished: FinishedLeg) -> float:
-        """What is compared: the higher the better; NaN for a leg that failed or has no such metric."""
-        point = finished.leg
-        if isinstance(point, FailedLeg):
-            return math.nan
-        if self.requirement is not None:
-            lower = None
-            if self.requirement.confidence is not None:
-                predictions = [(finished.logits, finished.labels)]
-                intervals = bootstrap(predictions, self.positive_label, self.requirement.confidence)
-                lower = float(getattr(intervals, self.requirement.kind)[0, 0])
-            return self.requirement.score(point, lower)
-        # The user's own come last: the Trainer goes by them, whatever they call precision.
-        known = {name: getattr(point, name) for name in MEASURED} | point.metrics | point.other_metrics
-        value = known.get(self.metric, math.nan)
-        return value if self.greater_is_better else -value
-
-    @property
-    def because(self) -> str:
-        """Why its leg is the one, as the record says it."""
-        if self.requirement is not None:
-            return f"chosen for {self.requirement.text}"
-        return f"the best {self.metric.replace('_', ' ').replace('f1', 'F1')} of the sweep"
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Print nothing: the sweep prints one line for each leg."""
 
 
-def _in_dataset_order(prediction: Any, eval_dataloader: Any) -> Any:
-    """The predictions in the evaluation set's order, from that in which group_by_length evaluates."""
-    sampler = sampler_of(eval_dataloader)
-    if not isinstance(sampler, LongestFirst):
-        return prediction
-    logits = prediction.predictions
-    logits = logits[0] if isinstance(logits, tuple) else logits
-    rows = np.argsort(sampler.rows[: len(logits)])  # dataloader_drop_last leaves some out
-    return type(prediction)(predictions=logits[rows], label_ids=prediction.label_ids[rows])
+@contextmanager
+def _callbacks_of_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any) -> Iterator[_Evaluation]:
+    """Give the trainer the callbacks of a stand-alone run: trackers that start a run of their own, and no sweep."""
+    handler, args = trainer.callback_handler, trainer.args
+    before, run_name = handler.callbacks, args.run_name
+    trackers = tuple(get_reporting_integration_callbacks(args.report_to))
+    evaluation = _Evaluation(trainer, leg, evaluation_set)
+    callbacks: list[TrainerCallback] = [evaluation]  # first, before the trackers end their runs
+    for callback in before:
+        if type(callback) in trackers:
+            callback = type(callback)()
+            if isinstance(callback, TensorBoardCallback):
+                callback.logging_dir = str(Path(callback.logging_dir or leg.sweep_folder / "runs") / leg.name)
+        elif type(callback) is ProgressCallback:
+            callback = _BarOnly()
+        if not isinstance(callback, TrainingRunner) and type(callback) is not PrinterCallback:
+            callbacks.append(callback)
+    handler.callbacks = callbacks
+    args.run_name = f"{run_name or leg.sweep_folder.name}/{leg.name}"
+    try:
+        yield evaluation
+    finally:
+        handler.callbacks, args.run_name = before, run_name
+        if any(isinstance(callback, WandbCallback) for callback in callbacks):
+            sys.modules["wandb"].finish()  # the callback itself would go on with the same run
+
+
+def _predict(trainer: WeightedLossTrainer, dataset: Any, sort: bool) -> Any:
+    """Predictions in the order of the dataset; computed from the longest to the shortest example where that is wanted."""
+    column = trainer.model.main_input_name if hasattr(trainer.model, "main_input_name") else "input_ids"
+    sort = sort and isinstance(dataset, Dataset) and column in dataset.column_names
+    if not sort or not trainer.args.eval_do_concat_batches:
+        return trainer.predict(dataset, metric_key_prefix="eval")
+    examples = dataset.with_format("arrow").select_columns(column)
+    lengths = [pc.list_value_length(batch[column]).to_numpy() for batch in examples.iter(batch_size=10_000)]
+    order = np.argsort(-np.concatenate(lengths), kind="stable")
+    output = trainer.predict(dataset.select(order), metric_key_prefix="eval")
+    logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+    rows = np.argsort(order)
+    return output._replace(predictions=logits[rows], label_ids=output.label_ids[rows])
+
+
+def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())

@@ -1,3 +1,5 @@
+"""What an earlier run left in the output folder, and whether it was the same sweep."""
+
 from __future__ import annotations
 
 import logging
@@ -7,41 +9,47 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import load_model
+from transformers import PreTrainedModel, set_seed
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import InvalidInputError
-from ..results.metrics import decisions, precision_recall
+from ..results.files import CLASS_WEIGHTS_FILE, LOCK_FILE, SWEEP_FILE, read_json
+from ..results.metrics import averaged, decisions
 from ..results.points import MEASURED, SweepPoint
 from ..results.ratio_sweep import RatioSweep
-from ..results.files import LOCK_FILE, SWEEP_FILE
+from . import fingerprint
+from .settings import SweepSettings
 
 logger = logging.getLogger(__name__)
 
 _IF_THE_HEAD_IS_NEW = (
-    ", and if that is only a head drawn anew, load it after transformers.set_seed() or give a model_init"
+    ", and if only its head does, because that is drawn at random, load the model after transformers.set_seed() or give a "
+    "model_init"
 )
-# What two runs of the same sweep agree on, and what it is called.
+# What two runs of the same sweep have in common, and what it is called.
 _COMPARED = {
-    "counts": "the training labels' counts",
-    "label_names": "the classes' names",
+    "counts": "counts of the training labels",
+    "label_names": "names of the classes",
     "positive_label": "positive_label",
-    "num_eval": "the number of evaluation examples",
+    "num_eval": "number of evaluation examples",
     "seeds": "seeds",
     "epochs_per_ratio": "epochs_per_ratio",
-    "search": "the search",
-    "requirement": "the requirement to choose by",
-    "preview": "layers that are trained",
+    "search": "search",
 }
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Make a folder for a sweep and hold it: until then, or until this process dies, no other one sweeps into it.
+def locked(folder: Path) -> Iterator[None]:
+    """Create the output folder and lock it exclusively.
 
     Raises
     ------
     InvalidInputError
-        When another process holds it, or it cannot be made.
+        When another process has locked it, or it cannot be created.
     """
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
@@ -52,86 +60,136 @@ def held(folder: Path) -> Iterator[None]:
             f"another process is sweeping into {folder}: wait until it ends, or give another output folder."
         ) from None
     except OSError as error:
-        raise InvalidInputError(f"{folder} cannot hold the sweep ({error}): give another output folder.") from None
+        raise InvalidInputError(f"{folder} cannot be written ({error}): give another output folder.") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def found_in(folder: Path, planned: RatioSweep) -> RatioSweep | None:
-    """The planned sweep with the legs that an earlier run of it has left in a folder; None where there is no sweep.
+def planned_sweep(settings: SweepSettings, trainer: Any) -> RatioSweep:
+    """The sweep without legs, with what identifies its data, model and arguments."""
+    empty = settings.empty_sweep(trainer)
+    model = trainer.model
+    if trainer.model_init is not None:  # the model of the trainer may be trained already
+        set_seed(empty.seeds[0])
+        model = trainer.call_model_init()
+    digests = {
+        "training data": fingerprint.of_dataset(trainer.train_dataset),
+        "evaluation data": fingerprint.of_dataset(settings.evaluation_set(trainer)),
+        "model": fingerprint.of_model(model),
+    }
+    arguments = fingerprint.of_arguments(trainer.args)
+    return replace(empty, fingerprint=digests, arguments=arguments, folder=settings.folder(trainer.args))
 
-    A leg whose predictions are damaged, or are not those of its point, is left out, and a warning names the file.
+
+def resumed_sweep(planned: RatioSweep) -> RatioSweep:
+    """The planned sweep with the legs that an earlier run of it has left in its folder.
+
+    A leg whose predictions are damaged or do not give its metrics is left out, and a warning names the file.
 
     Raises
     ------
     InvalidInputError
-        When the folder holds another sweep, or what it holds cannot be read; it says what differs.
+        When the folder contains another sweep, another model, or a record that cannot be read.
     """
+    folder: Any = planned.folder
     if not (folder / SWEEP_FILE).exists():
-        return None
+        for name in (CONFIG_NAME, ADAPTER_CONFIG_NAME, SAFE_WEIGHTS_NAME, "README.md"):
+            if (folder / name).exists():
+                raise InvalidInputError(
+                    f"{folder} contains {name}, which no sweep wrote and this one would overwrite: give another output "
+                    "folder."
+                )
+        return planned
     found = RatioSweep.load(folder)
     differences = list(_differences(planned, found))
-    if planned.requirement != found.requirement and len(differences) == 1 and planned.requirement is not None:
-        raise InvalidInputError(
-            f"{folder} holds this sweep with {differences[0]}. No leg needs to be trained again: ask "
-            f"RatioSweep.load({str(folder)!r}).choose({planned.requirement!r}) and fine-tune at that ratio, or give "
-            "another output folder."
-        )
     if differences:
         raise InvalidInputError(
-            f"{folder} already holds another sweep ({'; '.join(differences)}): give another output folder, or the same "
-            "arguments to go on with that one."
+            f"{folder} already contains another sweep ({'; '.join(differences)}): give another output folder, or the same "
+            "arguments to resume that one."
         )
     if found.versions != planned.versions:
         logger.warning(
-            "%s was begun with %s and goes on with %s: its legs may differ by that.",
+            "%s was started with %s and resumes with %s: its legs may differ for that reason.",
             folder,
             *(", ".join(f"{name} {number}" for name, number in s.versions.items()) for s in (found, planned)),
         )
-    whole = [point for point in found.points if _has_its_predictions(found, point, folder / SWEEP_FILE)]
+    whole = tuple(point for point in found.points if _has_its_predictions(found, point))
+    kept = found.kept if whole == found.points and found.requirement == planned.requirement else None
+    ratios = planned.ratios if planned.search is None else found.ratios
+    arguments = found.arguments | planned.arguments
     return replace(
-        planned, points=tuple(whole), failed=found.failed, arguments=found.arguments | planned.arguments, folder=folder
-    )
+        planned, ratios=ratios, points=whole, failed=found.failed, kept=kept, kept_because=found.kept_because,
+        arguments=arguments,
+    )  # fmt: skip
+
+
+def model_folder(sweep: RatioSweep, point: SweepPoint, of_leg: Path) -> Path | None:
+    """Where the model of a leg is on disk: in the folder of the leg, or, of a finished sweep, in its output folder."""
+    if of_leg.is_dir():
+        return of_leg
+    if sweep.folder is None or sweep.kept_point != point:
+        return None
+    for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE):
+        file = sweep.folder / name
+        if file.exists() and read_json(file).get("weight_ratio") == point.ratio:
+            return sweep.folder if any(sweep.folder.glob("*.safetensors")) else None
+    return None
+
+
+def load_weights(trainer: Any, folder: Path) -> None:
+    """Load the weights of a saved model into the model of a trainer."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    if (folder / ADAPTER_CONFIG_NAME).exists():
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), model.active_adapter)
+    elif isinstance(model, PreTrainedModel):
+        # Not by the names in the file: those of a ViT are not those that the model has in memory.
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        model.load_state_dict(type(model).from_pretrained(folder, dtype=dtype).state_dict())
+    else:
+        load_model(model, folder / SAFE_WEIGHTS_NAME)
 
 
 def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
     for name, called in _COMPARED.items():
         now, then = getattr(planned, name), getattr(found, name)
         if now != then:
-            yield f"{called}: {_said(now)} here, {_said(then)} there"
-    if not planned.search and planned.ratios != found.ratios:
-        now, then = (_said([f"{ratio:.4g}" for ratio in sweep.ratios]) for sweep in (planned, found))
+            yield f"{called}: {_shown(now)} here, {_shown(then)} there"
+    if planned.search is None and planned.ratios != found.ratios:
+        now, then = (_shown([f"{ratio:.4g}" for ratio in sweep.ratios]) for sweep in (planned, found))
         yield f"ratios: {now} here, {then} there"
     if not found.fingerprint:
-        yield "it was written by a version that did not note of what it was"
+        yield "it does not say of what data and model it is"
         return
     for name, digest in planned.fingerprint.items():
         if found.fingerprint.get(name) != digest:
             yield f"the {name} differs" + (_IF_THE_HEAD_IS_NEW if name == "model" else "")
     for name, value in planned.arguments.items():
-        if value != found.arguments.get(name, value):  # one that only another version has is no difference
-            yield f"{name}: {_said(value)} here, {_said(found.arguments[name])} there"
+        if value != found.arguments.get(name, value):  # an argument that only another version has is no difference
+            yield f"{name}: {_shown(value)} here, {_shown(found.arguments[name])} there"
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     if not isinstance(value, list):
         return str(value)
     return ", ".join(map(str, value)) if len(value) < 6 else f"{len(value)} from {value[0]} to {value[-1]}"
 
 
-def _has_its_predictions(sweep: RatioSweep, point: SweepPoint, file: Path) -> bool:
+def _has_its_predictions(sweep: RatioSweep, point: SweepPoint) -> bool:
     try:
         logits, labels = sweep.predictions(point)
-        measured = precision_recall(**decisions(logits, labels, sweep.positive_label))
+        measured = averaged(*decisions(logits, labels, sweep.task), sweep.task, sweep.positive_label)
     except InvalidInputError as error:
         logger.warning("%s The leg with w_r = %.4g is trained again.", error, point.ratio)
         return False
-    if any(measured[name] != getattr(point, name) for name in MEASURED):
+    if not all(np.isclose(measured[name], getattr(point, name), rtol=1e-9, atol=0) for name in MEASURED):
         logger.warning(
-            "%s says of w_r = %.4g what its predictions do not: that leg is trained again.",
-            file,
+            "%s does not give the metrics that %s has for w_r = %.4g: that leg is trained again.",
+            point.predictions,
+            SWEEP_FILE,
             point.ratio,
         )
         return False

@@ -10,62 +10,60 @@ import numpy as np
 from ..results.requirement import Requirement, calls_everything_positive
 from ..errors import InvalidInputError
 
-# Of the log odds of precision or recall over log w_r, until two ratios tell; that of one-epoch fine-tunes.
+# Slope of the log-odds of precision or recall over log w_r before two ratios are known; measured on one-epoch fine-tunes.
 _SLOPE = 0.3
-_STEPS = math.log(2), math.log(30)  # least and greatest step outwards
+_STEPS = math.log(2), math.log(30)  # smallest and largest step outwards
 _WIDEST = math.log(1e4)  # from the natural ratio
-_NARROW = math.log(1.1)  # between two ratios that are not worth telling apart
+_NARROW = math.log(1.1)  # ratios closer than this do not differ in practice
 _NOTHING_FOUND = -20.0
-_FIRST_STEP = math.log(4)  # to a maximum
+_FIRST_STEP = math.log(4)  # towards a maximum
 
 
 @dataclass(frozen=True)
 class RatioSearch:
-    """Ratios that are chosen one after the other, for a `RatioSweepCallback` in place of a grid.
+    """Choose the ratios of a sweep one after the other, for the requirement that chooses its leg, instead of a grid.
 
-    The first is the natural one. For a least recall or precision, or the break-even, the next ones go outwards until the
-    requirement lies between two of them, and then between those, by the log odds over log w_r, smoothed to be monotone. For
-    an F-measure or a cost they close in on the best. It ends when the requirement is met to `tolerance`, when ratios
-    are too near to each other to be told apart, or when the ratio would be ten thousand times off the natural one.
+    The first ratio is the natural one. For a least recall or precision, or the break-even, the next ratios go outwards
+    until the requirement lies between two of them, and then between those: the log-odds of precision or recall, smoothed to
+    be monotone, are interpolated over log w_r. For an F-measure or a cost the ratios narrow in on the best one. The search
+    ends when the requirement is met within `tolerance`, when two ratios are too close to differ, or when the next ratio
+    would differ from the natural one by a factor of more than ten thousand.
 
     Parameters
     ----------
-    requirement : str
-        See `Requirement.parse`.
     max_legs : int, default 6
     tolerance : float, default 0.01
-        How far recall or precision may lie above the least asked for, or from each other at the break-even.
+        How far recall or precision may exceed the least one that is required, or differ from each other at the break-even.
 
     Raises
     ------
     InvalidInputError
-        When that is no requirement, or no number of legs.
+        When a parameter is out of its range.
     """
 
-    requirement: str
     max_legs: int = 6
     tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        wanted = Requirement.parse(self.requirement)
-        object.__setattr__(self, "requirement", wanted.text)  # in one form, by which searches are compared
-        if wanted.confidence is not None:
-            raise InvalidInputError(f"{self.requirement!r} cannot be searched for with a confidence: leave the @ out.")
-        if self.max_legs < 2:
-            raise InvalidInputError(f"max_legs={self.max_legs} leaves nothing to search: write at least 2.")
+        if not isinstance(self.max_legs, int) or self.max_legs < 2:
+            raise InvalidInputError(f"max_legs must be an integer of at least 2, got {self.max_legs!r}.")
+        if not 0 < self.tolerance < 1:
+            raise InvalidInputError(f"tolerance must be between 0 and 1, got {self.tolerance!r}.")
 
-    def next_ratio(self, points: Sequence[Any], natural_ratio: float) -> float | None:
+    def next_ratio(self, requirement: str, points: Sequence[Any], natural_ratio: float) -> float | None:
         """The ratio of the next leg; None when the search has ended.
 
         Parameters
         ----------
+        requirement : str
+            See `Requirement.parse`.
         points : sequence of SweepPoint
-            The legs so far.
+            The finished legs.
         natural_ratio : float
         """
         if not points:
             return natural_ratio
-        wanted = Requirement.parse(self.requirement)
+        wanted = Requirement.parse(requirement)
         if len(points) >= self.max_legs or self._is_met(wanted, points):
             return None
         logs = np.log([point.ratio for point in points])
@@ -90,9 +88,9 @@ class RatioSearch:
         return False
 
     def _gap(self, wanted: Requirement, point: Any) -> float:
-        """What rises with the ratio and is 0 where the requirement is just met."""
+        """A quantity that increases with the ratio and is 0 where the requirement is just met."""
         if not point.precision and not point.recall:
-            return _NOTHING_FOUND  # P = R = 0 by convention: the ratio is too low for every requirement
+            return _NOTHING_FOUND  # nothing is found: the ratio is too low for every requirement
         if wanted.kind == "break-even":
             return _log_odds(point.recall) - _log_odds(point.precision)
         aim = _log_odds(wanted.numbers[0] + min(self.tolerance, 1 - wanted.numbers[0]) / 2)

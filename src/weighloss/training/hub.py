@@ -1,23 +1,25 @@
+"""Pushing to the Hub, as functions: the model card, a trainer, a folder."""
+
 from __future__ import annotations
 
 import os
-import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, HfApi, ModelCard
+from huggingface_hub import CommitInfo, HfApi
+from transformers.modelcard import extract_hyperparameters_from_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import InvalidInputError, PushError, reason
-from ..results.ratio_sweep import RatioSweep
-from ..results.files import LOCK_FILE, PREDICTIONS_FOLDER, PREVIEW_FOLDER, SWEEP_FILE
-from .weighting import WeightingTrainer
+from ..results.files import LEGS_FOLDER, LOCK_FILE, PREDICTIONS_FOLDER, SWEEP_FILE
 
-# The first two as the Trainer; nobody should have to unpickle what they download.
-_NOT_PUSHED = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", TRAINING_ARGS_NAME, "*.tmp", LOCK_FILE, f"{PREVIEW_FOLDER}/*"]
+# The first two as the Trainer has them. Nobody should have to unpickle what they download.
+_NOT_PUSHED = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", TRAINING_ARGS_NAME, "*.tmp", LOCK_FILE, f"{LEGS_FOLDER}/*", "runs/*"]
+_CARD = "README.md"
 
 
 class Secret(str):
@@ -33,141 +35,100 @@ class Secret(str):
         return "'***'"
 
 
-class HubTrainer(WeightingTrainer):
-    """A `Trainer` whose model card says how the classes were weighted, and which pushes what a sweep left on disk."""
+def hide_token(args: Any) -> None:
+    """Make the token in training arguments one that is not saved with them."""
+    if args.hub_token:
+        args.hub_token = Secret(args.hub_token.strip())
 
-    hub_model_id: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.args.hub_token:
-            self.args.hub_token = Secret(self.args.hub_token.strip())
+@contextmanager
+def refusals_in_one_sentence(trainer: Any, private: bool | None) -> Iterator[None]:
+    """Turn whatever the client raises while it creates a repository into a PushError."""
+    try:
+        yield
+    except Exception as error:
+        args, name = trainer.args, repo_name(trainer)
+        private = args.hub_private_repo if private is None else private
+        raise PushError(
+            f"the repository {name} cannot be created on the Hub ({reason(error)}): check its name, the login and the "
+            f"network; or push the folder later, {_how_to_push(args.output_dir, name, private, args.hub_revision)}."
+        ) from None
 
-    def create_model_card(self, **kwargs: Any) -> None:  # type: ignore[override]
-        """As `Trainer.create_model_card`, with the weighting, the sweep, the figures, and how to use the model.
 
-        `dataset` is the data's name, `dataset_tags` its id on the Hub. Without a push nothing is asked of the Hub.
-        """
-        if not self.is_world_process_zero():
-            return
-        dataset, dataset_id = (_only(kwargs.pop(name, None)) for name in ("dataset", "dataset_tags"))
-        if self.hub_model_id is None:
-            kwargs.setdefault("license", "")  # else the base class asks the Hub for that of the base model
-        super().create_model_card(**kwargs, dataset_tags=[])
-        # Here, since scikit-learn and scipy take longer to import than all of weighloss.
-        from ..reports.model_card import complete_card
+def repo_name(trainer: Any) -> str:
+    """Name of the repository of a trainer, whether it exists already or not."""
+    return trainer.hub_model_id or trainer.args.hub_model_id or Path(trainer.args.output_dir).absolute().name
 
-        facts, folder = self._card_facts(), Path(self.args.output_dir).absolute()
-        sweep: RatioSweep | None = facts["sweep"]
-        inline = sweep is not None and sweep.folder is not None and sweep.folder.absolute() == folder
-        complete_card(
-            ModelCard.load(folder / "README.md"),
-            name=self._repo_name,
-            model=self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
-            chart="precision_recall.png" if inline else None,
-            dataset=dataset or (sweep.dataset if sweep else None),
-            dataset_id=dataset_id,
-            **facts,
-        ).save(folder / "README.md")
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As `Trainer.init_hf_repo`; what the Hub refuses is said in one sentence, before any training."""
-        args = self.args
-        token = token or args.hub_token
-        if private is not None:
-            args.hub_private_repo = private  # the base class takes it as an argument from transformers 5.23 on
-        try:
-            super().init_hf_repo(token.strip() if token else None)
-        except Exception as error:  # whatever the client raises
-            later = _how_to_push(args.output_dir, self._repo_name, args.hub_private_repo, args.hub_revision)
-            raise PushError(
-                f"the repository {self._repo_name} cannot be made on the Hub ({reason(error)}): check its name, the login "
-                f"and the network; or push the folder later, {later}."
-            ) from None
+def write_model_card(trainer: Any, **kwargs: Any) -> None:
+    """Write the model card into the output folder; keyword arguments are those of `Trainer.create_model_card`."""
+    from ..reports.model_card import model_card  # needs libraries that take longer to import than the Trainer
 
-    def push_to_hub(  # type: ignore[override]
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        push_predictions: bool = False,
-        **kwargs: Any,
-    ) -> CommitInfo | None:
-        """As `Trainer.push_to_hub`: the model that the trainer holds, its card, charts and `sweep.json`.
+    folder, sweep, config = Path(trainer.args.output_dir), trainer.finished_sweep, trainer.model.config
+    hyperparameters = extract_hyperparameters_from_trainer(trainer)
+    chart = None
+    if sweep is not None:
+        hyperparameters |= {"num_epochs": sweep.epochs_per_ratio, "seed": sweep.kept_point.seed}
+        if sweep.folder is not None and sweep.folder.absolute() == folder.absolute():
+            chart = "precision_recall.png"
+    base_model = kwargs.get("finetuned_from") or config.name_or_path or None
+    if base_model and os.path.isdir(base_model):
+        base_model = None  # a folder of this machine
+    evaluation, test = _metrics(trainer)
+    card = model_card(
+        name=repo_name(trainer),
+        model=trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False),
+        class_weights=trainer.class_weights,
+        label_names=trainer.class_names,
+        because=_why_this_ratio(trainer),
+        evaluation=evaluation,
+        test=test,
+        sweep=sweep,
+        chart=chart,
+        dataset=_only(kwargs.get("dataset")) or (sweep.dataset if sweep else None),
+        dataset_id=_only(kwargs.get("dataset_tags")),
+        hyperparameters=hyperparameters,
+        base_model=base_model,
+        license=kwargs.get("license"),
+        tags=[*_listed(kwargs.get("tags")), *_listed(getattr(trainer.model, "model_tags", None))],
+        language=kwargs.get("language"),
+    )
+    card.save(folder / _CARD)
 
-        The sweep's predictions go along when asked; checkpoints and pickles do not. It always waits for the Hub.
 
-        Raises
-        ------
-        PushError
-            When the Hub refuses or cannot be reached; the folder has everything, and the message how to push it again.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        self.save_model(_internal_call=True)
-        kwargs.setdefault("model_name", self._repo_name.split("/")[-1])
-        kwargs.setdefault("license", None)  # that of the base model
-        kwargs["tags"] = [*_listed(kwargs.get("tags")), *_listed(getattr(self.model, "model_tags", None))]
-        self.create_model_card(**kwargs)  # before the Hub is asked for anything: the folder is then complete
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        if not self.is_world_process_zero():
-            return None
-        self._finish_current_push()
-        return push_folder(
-            self.args.output_dir,
-            str(self.hub_model_id),
-            token=token or self.args.hub_token,
-            private=self.args.hub_private_repo if private is None else private,
-            revision=revision or self.args.hub_revision,
-            commit_message=commit_message or "End of training",
-            push_predictions=push_predictions,
-            # That of another training may lie in the folder.
-            leave_out=() if self._card_facts()["sweep"] is not None else (SWEEP_FILE, "precision_recall*"),
-        )
-
-    @property
-    def _repo_name(self) -> str:
-        """What the repository is called, or is to be."""
-        return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-
-    def _card_facts(self) -> dict[str, Any]:
-        """What the model card says of the weighting: arguments of `complete_card`."""
-        ran = [driver.sweep for driver in self.drivers() if driver.sweep is not None]
-        sweep = next((sweep for sweep in ran if sweep.kept_point is not None), None)
-        evaluation: dict[str, Any] | None = None
-        if sweep is not None and sweep.kept_point is not None:
-            evaluation = sweep.kept_point.metrics
-        elif not ran:  # after an interrupted sweep what was evaluated is not the model that the trainer holds
-            best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
-            evaluation = self._logged("eval", self.state.best_global_step if best else None)
-        return {
-            "class_weights": self.class_weights,
-            "label_names": self.class_names,
-            "because": self._why_this_ratio(sweep),
-            "evaluation": evaluation,
-            "test": self._logged("test"),
-            "sweep": sweep,
-        }
-
-    def _why_this_ratio(self, sweep: RatioSweep | None) -> str:
-        if sweep is not None:
-            return sweep.kept_because
-        if getattr(self.args, "class_weights", None) is not None:
-            return "explicit class weights"
-        ratio = getattr(self.args, "weight_ratio", None)
-        if ratio is None and self.train_dataset is None and hasattr(self.model.config, "class_weights"):
-            return "that which the loaded model was trained with"
-        named = {None: "the natural ratio", "natural": "the natural ratio", "unweighted": "unweighted"}
-        return named.get(ratio, f"the scheme {ratio}" if isinstance(ratio, str) else "set by hand")
-
-    def _logged(self, prefix: str, step: int | None = None) -> dict[str, float] | None:
-        """The figures of the last evaluation with a prefix, at a step where one is given."""
-        for entry in reversed(self.state.log_history):
-            if f"{prefix}_loss" in entry and step in (None, entry["step"]):
-                return {name.removeprefix(f"{prefix}_"): value for name, value in entry.items()}
+def push_trainer(
+    trainer: Any,
+    commit_message: str,
+    blocking: bool = True,
+    token: str | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+    push_predictions: bool = False,
+    **kwargs: Any,
+) -> CommitInfo | None:
+    """Save and push the model that a trainer holds: see `WeightedLossTrainer.push_to_hub`."""
+    args = trainer.args
+    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
+    trainer.save_model(_internal_call=True)
+    trainer.create_model_card(**kwargs)  # before the Hub is asked for anything: the folder is complete then
+    if trainer.hub_model_id is None:
+        trainer.init_hf_repo(token=token, private=private)
+    if not trainer.is_world_process_zero():
         return None
+    running = getattr(trainer, "push_in_progress", None)  # of a checkpoint
+    if running is not None:
+        running.wait_until_done()
+    return push_folder(
+        args.output_dir,
+        str(trainer.hub_model_id),
+        token=token or args.hub_token,
+        private=args.hub_private_repo if private is None else private,
+        revision=revision or args.hub_revision,
+        commit_message=commit_message,
+        push_predictions=push_predictions,
+        # The folder may contain the sweep of another training.
+        leave_out=() if trainer.finished_sweep is not None else (SWEEP_FILE, "precision_recall*", "report.html"),
+    )
 
 
 def push_folder(
@@ -183,25 +144,25 @@ def push_folder(
 ) -> CommitInfo:
     """Push an output folder, with model, card, charts and sweep, to a model repository of the Hub.
 
-    Checkpoints and the Trainer's pickled arguments stay where they are. Pushing again is safe: what is there already is
-    not uploaded a second time.
+    Checkpoints and the pickled arguments of the Trainer are not pushed. Pushing again is safe: files that are there already
+    are not uploaded again.
 
     Parameters
     ----------
     folder : path
     repo_id : str
-        `user/model`, or `model` for one's own; made where it does not exist.
+        `user/model`, or `model` for your own; created if it does not exist.
     token : str, optional
-        That of `hf auth login` or of the variable HF_TOKEN when None.
+        The token of `hf auth login` or of the variable HF_TOKEN when None.
     private : bool, optional
-        Whether a repository that is made is private.
+        Whether a repository that is created is private.
     revision : str, optional
-        Branch to push to; made where it does not exist.
+        Branch to push to; created if it does not exist.
     commit_message : str
     push_predictions : bool, default False
-        Whether the evaluation set's logits and labels go along: `RatioSweep.from_hub` then has every figure.
+        Whether to push logits and labels of the evaluation set too: `RatioSweep.from_hub` then has all results.
     leave_out : sequence of str
-        Patterns of more files that stay where they are.
+        Patterns of other files that are not pushed.
 
     Raises
     ------
@@ -219,16 +180,16 @@ def push_folder(
         full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None:
             api.create_branch(full_id, branch=revision, exist_ok=True)
-        _name_in_card(folder, full_id)
+        _name_in_card(folder / _CARD, full_id)
         return api.upload_folder(
             repo_id=full_id,
             folder_path=folder,
             commit_message=commit_message,
             revision=revision,
             ignore_patterns=ignored,
-            delete_patterns=TRAINING_ARGS_NAME,  # a checkpoint's push may have taken them along
+            delete_patterns=TRAINING_ARGS_NAME,  # a push of a checkpoint may have uploaded them
         )
-    except Exception as error:  # whatever the client raises: what was computed is in the folder
+    except Exception as error:  # whatever the client raises: the results are in the folder
         again = _how_to_push(folder, repo_id, private, revision, push_predictions)
         raise PushError(
             f"{folder} was not pushed to {repo_id} ({reason(error)}): everything is in the folder; check login and network "
@@ -236,21 +197,54 @@ def push_folder(
         ) from None
 
 
-def _name_in_card(folder: Path, repo_id: str) -> None:
-    """A card may have been written before the model had this name on the Hub."""
-    card = folder / "README.md"
+def _name_in_card(card: Path, repo_id: str) -> None:
+    """The card may have been written before the model had this name on the Hub."""
+    from ..reports.model_card import renamed
+
     if card.exists():
         text = card.read_text(encoding="utf-8")
-        named = re.sub(r'(pipeline\("[^"]+", model=)"[^"]*"', rf'\g<1>"{repo_id}"', text)
+        named = renamed(text, repo_id)
         if named != text:
             card.write_text(named, encoding="utf-8")
+
+
+def _metrics(trainer: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Metrics of the model that the trainer holds on the evaluation data and on the test data."""
+    sweep, state = trainer.finished_sweep, trainer.state
+    evaluation: dict[str, Any] | None = None
+    if sweep is not None:
+        evaluation = sweep.kept_point.metrics
+    elif all(runner.sweep is None for runner in trainer.runners()):  # after an interrupted sweep the last one is another's
+        best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
+        evaluation = _logged(state, "eval", state.best_global_step if best else None)
+    return evaluation, _logged(state, "test")
+
+
+def _logged(state: Any, prefix: str, step: int | None = None) -> dict[str, float] | None:
+    """Metrics of the last evaluation with a prefix, at a step if one is given."""
+    for entry in reversed(state.log_history):
+        if f"{prefix}_loss" in entry and step in (None, entry["step"]):
+            return {name.removeprefix(f"{prefix}_"): value for name, value in entry.items()}
+    return None
+
+
+def _why_this_ratio(trainer: Any) -> str:
+    if trainer.finished_sweep is not None:
+        return trainer.finished_sweep.kept_because
+    if getattr(trainer.args, "class_weights", None) is not None:
+        return "explicit class weights"
+    ratio = getattr(trainer.args, "weight_ratio", None)
+    if ratio is None and trainer.train_dataset is None and hasattr(trainer.model.config, "class_weights"):
+        return "the ratio that the loaded model was trained with"
+    named = {None: "the natural ratio", "natural": "the natural ratio", "unweighted": "unweighted"}
+    return named.get(ratio, f"the scheme {ratio}" if isinstance(ratio, str) else "set by hand")
 
 
 def _how_to_push(
     folder: str | Path, repo_id: str, private: bool | None, revision: str | None, push_predictions: bool = False
 ) -> str:
     flags = {"--hub_private_repo": private, "--hub_revision": revision, "--push_predictions": push_predictions or None}
-    command = ["python", "scripts/push.py", str(folder), "--hub_model_id", repo_id]
+    command = ["weighloss", "push", str(folder), "--hub_model_id", repo_id]
     for flag, value in flags.items():
         command += [] if value is None else [flag, str(value)]
     given = {"private": private, "revision": revision, "push_predictions": push_predictions or None}

@@ -1,66 +1,116 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from huggingface_hub import CommitInfo
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import CONFIG_NAME
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
-from ..sweep.checkpoints import CLASS_WEIGHTS_FILE, load_renamed
-from ..sweep.checks import check_trainer
 from ..errors import InvalidInputError
-from .hub import HubTrainer
-from ..weighting.labels import IGNORE_INDEX
-from ..weighting.losses import item_losses, mean_loss, multi_label_item_losses
+from ..results.files import CLASS_WEIGHTS_FILE, write_json
 from ..results.metrics import classification_metrics
-from ..results.files import write_json
+from ..results.ratio_sweep import RatioSweep
+from ..weighting.class_weights import ClassWeights
+from ..weighting.labels import (
+    IGNORE_INDEX,
+    class_names,
+    column_names,
+    count_labels,
+    count_multi_labels,
+    find_label_column,
+    label_id,
+)
+from ..weighting.losses import weighted_binary_cross_entropy, weighted_cross_entropy
+from ..weighting.task import Task
+from . import hub
+from .checks import check_class_order, check_counts, check_model, check_trainer
 
 
-class WeightedLossTrainer(HubTrainer):
-    """A `Trainer` whose loss weighs the classes; a drop-in, with the same constructor.
+class TrainingRunner(TrainerCallback):
+    """Base class of a callback that runs the whole training itself when `WeightedLossTrainer.train` is called.
 
-    The loss is Σ_i w_{y_i}·ℓ_i over the number of labels of the whole optimizer step, the same number however the step is
-    cut into micro-batches and processes. The weights have mean 1 over the training labels and the ratio
-    `args.weight_ratio`, read when it is used: see `ClassWeights`. With plain `TrainingArguments` the ratio is natural.
-    Counts, ratio, natural ratio and weights are written to `model.config` (`class_counts`, `weight_ratio`,
-    `natural_ratio`, `class_weights`, `positive_label`; and after a sweep the `requirement` that chose the ratio), so that a
-    saved model says how it was weighted.
+    Attributes
+    ----------
+    sweep : RatioSweep or None
+        The results so far, for the model card.
+    """
 
-    A model with `problem_type="multi_label_classification"` has a weight for the negatives and one for the positives of
+    sweep: Any = None
+
+    def run(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any, trial: Any) -> TrainOutput:
+        """Train; called with the arguments of `Trainer.train`."""
+        raise NotImplementedError
+
+
+class WeightedLossTrainer(Trainer):
+    """A `Trainer` whose loss weights the classes: a drop-in with the same constructor.
+
+    The loss is Σ_i w_{y_i}·ℓ_i divided by the number of labels of the whole optimizer step, so that it is the same number
+    however the step is cut into micro-batches and processes. The weights have mean 1 over the training labels and the ratio
+    `args.weight_ratio`, which is read when it is used: see `ClassWeights`. With plain `TrainingArguments` the ratio is the
+    natural one. Counts, ratio, natural ratio and weights are written to `model.config` (`class_counts`, `weight_ratio`,
+    `natural_ratio`, `class_weights`, `positive_label`; after a sweep also the `requirement` that chose the ratio), so that
+    a saved model says how it was weighted.
+
+    A model with `problem_type="multi_label_classification"` has one weight for the negatives and one for the positives of
     each label: see `ClassWeights.from_multi_label_counts`.
 
     Without `compute_metrics` it reports precision, recall, F1, accuracy and the confusion counts of the positive label
-    (macro averages with more than two classes, micro averages for several labels per example). Evaluation reports
-    `eval_loss`, weighted, and `eval_plain_loss`, not weighted: the one that compares across ratios. Both are means over
-    the whole evaluation set.
+    (macro averages with more than two classes, micro averages with several labels per example). Evaluation reports
+    `eval_loss`, weighted, and `eval_plain_loss`, unweighted, which can be compared across ratios. Both are means over the
+    whole evaluation set.
+
+    Attributes
+    ----------
+    task : Task
+        What is classified, decided once from the model's config.
 
     Raises
     ------
     InvalidInputError
-        From the constructor when the labels cannot be counted or do not fit the model, the weights make no sense, or the
-        model is no classifier.
+        From the constructor, when the labels cannot be counted or do not fit the model, the weights are not valid, or the
+        model is not a classifier.
     """
 
+    # The loss of a micro-batch is already its share of the whole step's. Read from transformers 5.19 on.
     loss_is_scaled_for_ga = True
+    model: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.given_optimizer = self.optimizer is not None
-        check_trainer(self)
-        # The base class counts the items of a step only for models that take the count; here the loss takes it.
+        hub.hide_token(self.args)
+        self.given_optimizers: tuple[Any, Any] = (self.optimizer, self.lr_scheduler)
+        check_model(self)
+        self.task = Task.of_model(self.model.config)
+        self.label_names = self.label_names or ["labels"]  # also for a model whose forward takes no labels
+        # Before 5.19 the base class divides by the accumulation steps unless this is true and the items are counted.
         self.model_accepts_loss_kwargs = True
+        self._counted: tuple[Any, np.ndarray] | None = None
+        self._named: tuple[Any, Sequence[str]] | None = None
+        self._weights: tuple[Any, ClassWeights, torch.Tensor] | None = None
         self._eval_losses: list[torch.Tensor] | None = None  # while evaluating
+        check_trainer(self)
         if self.train_dataset is not None:
+            check_class_order(self, self.train_dataset, "train_dataset")
             self.record_class_weights()
-        self.default_metrics = classification_metrics(self.positive_label)
+        self.default_metrics = classification_metrics(self.task, self.positive_label)
         if self.compute_metrics is None:
             self.compute_metrics = self.default_metrics
+
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs: Any
+    ) -> TrainOutput:
+        """As `Trainer.train`; with a `RatioSweepCallback` the whole sweep, of which every leg is one call of this method."""
+        for runner in self.runners():
+            return runner.run(self, resume_from_checkpoint, trial)
+        return super().train(resume_from_checkpoint, trial, **kwargs)
 
     def compute_loss(
         self,
@@ -71,139 +121,281 @@ class WeightedLossTrainer(HubTrainer):
     ) -> Any:
         """The weighted loss of a micro-batch: its share of the loss of the whole optimizer step.
 
-        As `Trainer.compute_loss`; the labels are taken out of the inputs, so that the model does not compute a loss too.
+        As `Trainer.compute_loss`; labels are taken out of the inputs, so that the model does not compute a loss too.
         """
-        if self._label_name not in inputs:
+        if self.label_name not in inputs:
             raise InvalidInputError(
-                f"the batches have no {self._label_name!r}, only {', '.join(map(repr, inputs))}: let the data collator "
-                "return them."
+                f"the batches have no {self.label_name!r}, only {', '.join(map(repr, inputs))}: let the data collator "
+                "return it."
             )
-        labels = inputs.pop(self._label_name)
+        labels = inputs.pop(self.label_name)
         outputs = model(**inputs)
-        if isinstance(outputs, Mapping):
-            if "logits" not in outputs:
-                raise InvalidInputError(f"the model returns no 'logits', only {', '.join(map(repr, outputs))}.")
-            logits = outputs["logits"]
-        else:
-            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            logits = outputs[0]
-        weighted, plain, counted = self._item_losses(logits, labels)
+        logits, outputs = _logits_first(outputs)
         if self._eval_losses is not None:
-            sums = [part.reshape(len(logits), -1).sum(dim=1).float() for part in (weighted, plain, counted)]
-            self._eval_losses.append(self.gather_function(torch.stack(sums, dim=1)).cpu())
-        loss = mean_loss(weighted, counted, num_items_in_batch)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            # The count is that of all processes, whose gradients are then averaged, not added up.
-            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
-        if not return_outputs:
-            return loss
-        # The Trainer takes the first for the logits, of a tuple the second.
-        if isinstance(outputs, Mapping):
-            return loss, {"logits": logits} | {name: value for name, value in outputs.items() if name != "logits"}
-        return loss, (loss, *outputs)
+            loss = self._add_eval_losses(logits, labels)
+        else:
+            loss = self._loss(logits, labels, self._weights_tensor(), num_items=num_items_in_batch)
+            if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+                # The items are those of all processes, whose gradients are averaged, not added up.
+                loss = loss * self.accelerator.num_processes
+        # Of a dictionary the Trainer takes everything but "loss" for predictions, of a tuple all but the first.
+        return (loss, outputs if isinstance(outputs, Mapping) else (loss, *outputs)) if return_outputs else loss
 
-    def train(  # type: ignore[override]
-        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs: Any
-    ) -> Any:
-        """As `Trainer.train`, under the callbacks that drive the trainer."""
-        with ExitStack() as stack:
-            for driver in self.drivers():
-                resume_from_checkpoint = stack.enter_context(driver.driving(self, resume_from_checkpoint, trial))
-            return super().train(resume_from_checkpoint, trial, **kwargs)
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | None]:
+        """As `Trainer.get_batch_samples`: the micro-batches of a step, and the number of their labels that count.
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """As `Trainer.create_scheduler`, of the length that the callbacks that drive the trainer ask for."""
-        self.record_class_weights()  # here the model is that of model_init, and the ratio that of the search's trial
-        for driver in self.drivers():
-            num_training_steps = driver.schedule_steps(num_training_steps)
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        for driver in self.drivers():
-            driver.optimization_created()
-        return scheduler
+        The base class counts what is called "labels", whatever `label_names` says, and rounds with several GPUs in one
+        process.
+        """
+        batches = list(islice(epoch_iterator, num_batches))
+        counts = [(batch[self.label_name] != IGNORE_INDEX).sum() for batch in batches if self.label_name in batch]
+        if not counts:
+            return batches, None
+        items = torch.stack(counts).sum().to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            items = self.accelerator.gather(items).sum()
+        return batches, items
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        sampler = super()._get_train_sampler(train_dataset)
-        if isinstance(sampler, LengthGroupedSampler):
-            # It looks at them several times, and a column of datasets reads one row from Arrow each time.
-            sampler.lengths = sampler.lengths[:]
-        return sampler
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        sampler = super()._get_eval_sampler(eval_dataset)
-        # The base class groups within quarters, and fewer than eight batches not at all: most of them is padding.
-        return LongestFirst(sampler.lengths[:]) if isinstance(sampler, LengthGroupedSampler) else sampler
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if not all(driver.loads_weights for driver in self.drivers()):
-            return  # between two legs of a sweep there are none to load
-        if not load_renamed(self.accelerator.unwrap_model(model or self.model), resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        best = cast(str, self.state.best_model_checkpoint)
-        if not load_renamed(self.accelerator.unwrap_model(self.model), best):
-            super()._load_best_model()
-
-    def evaluation_loop(
-        self,
-        dataloader: Any,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> Any:
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """As `Trainer.evaluation_loop`, with the weighted and the plain loss as means over the whole evaluation set."""
+        check_class_order(self, dataloader.dataset, f"the {metric_key_prefix} data")
         self._eval_losses = []
         try:
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         finally:
             losses, self._eval_losses = self._eval_losses, None
         if losses:
             weighted, plain, counted = torch.cat(losses).double().sum(dim=0).tolist()
-            metrics: dict[str, float] = output.metrics or {}
-            metrics[f"{metric_key_prefix}_loss"] = weighted / max(counted, 1)
-            metrics[f"{metric_key_prefix}_plain_loss"] = plain / max(counted, 1)
+            output.metrics[f"{metric_key_prefix}_loss"] = weighted / max(counted, 1)
+            output.metrics[f"{metric_key_prefix}_plain_loss"] = plain / max(counted, 1)
         return output
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.create_scheduler`; the model is now that of `model_init`, and the ratio that of a search's trial."""
+        self.record_class_weights()
+        return super().create_scheduler(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:
+        """As `Trainer.save_model`; beside an adapter, or a model without a config, a file says how it was weighted."""
+        super().save_model(output_dir, **kwargs)
         folder = Path(output_dir or self.args.output_dir)
-        if self.args.should_save and ((folder / ADAPTER_CONFIG_NAME).exists() or not (folder / CONFIG_NAME).exists()):
-            # PEFT's adapters have no config.json, and transformers would take one that had for a whole model.
-            with suppress(InvalidInputError):  # a loaded adapter without training data does not know
-                write_json(folder / CLASS_WEIGHTS_FILE, self._weighting())
+        has_config = (folder / CONFIG_NAME).exists() and not (folder / ADAPTER_CONFIG_NAME).exists()
+        if self.args.should_save and not has_config and self._knows_counts():
+            write_json(folder / CLASS_WEIGHTS_FILE, self._weighting())
 
-    def _item_losses(
-        self, logits: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        weights = torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
-        if self.is_multi_label:
-            return multi_label_item_losses(logits, labels, weights)
-        return item_losses(logits, labels, weights, self.args.label_smoothing_factor)
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As `Trainer.init_hf_repo`; what the Hub refuses is said in one sentence, before any training.
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        # The base class counts what is called "labels", whatever label_names says.
-        batches = [{"labels": batch[self._label_name]} for batch in batch_samples if self._label_name in batch]
-        if self.args.n_gpu > 1:  # one process with the logits of all its GPUs; the base class takes each GPU's
-            return sum((batch["labels"] != IGNORE_INDEX).sum() for batch in batches) if batches else None
-        return super()._get_num_items_in_batch(batches, device)
+        Raises
+        ------
+        PushError
+        """
+        with hub.refusals_in_one_sentence(self, private):
+            if private is not None:
+                self.args.hub_private_repo = private  # an argument of the base class only from transformers 5.23 on
+            super().init_hf_repo(token.strip() if token else None)
+
+    def create_model_card(self, **kwargs: Any) -> None:  # type: ignore[override]
+        """As `Trainer.create_model_card`, with the weighting, the sweep, the metrics, and how to use the model.
+
+        `dataset` is the name of the data, `dataset_tags` its id on the Hub.
+        """
+        if self.is_world_process_zero():
+            hub.write_model_card(self, **kwargs)
+
+    def push_to_hub(  # type: ignore[override]
+        self, commit_message: str | None = "End of training", **kwargs: Any
+    ) -> CommitInfo | None:
+        """As `Trainer.push_to_hub`: the model that the trainer holds, its card, charts and `sweep.json`.
+
+        `push_predictions=True` pushes the predictions of a sweep too. Checkpoints and pickles are not pushed. It waits for
+        the Hub.
+
+        Raises
+        ------
+        PushError
+            When the Hub refuses or cannot be reached. The folder is complete, and the message says how to push it again.
+        """
+        return hub.push_trainer(self, commit_message or "End of training", **kwargs)
+
+    @property
+    def label_name(self) -> str:
+        """Name of the labels in the batches."""
+        return self.label_names[0]
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes: those of the training data's `ClassLabel`, or else of `model.config.id2label`."""
+        if self._named is None or self._named[0] is not self.train_dataset:
+            self._named = self.train_dataset, self.names_in(self.train_dataset)  # datasets copies them at each access
+        config, names = self.model.config, self._named[1]
+        return [*names, *(str(config.id2label[i]) for i in range(len(names), config.num_labels))]
+
+    def names_in(self, dataset: Any) -> Sequence[str]:
+        """Class names of a dataset's `ClassLabel` column; empty where it has none."""
+        if getattr(dataset, "features", None) is None or self.task is Task.MULTILABEL:
+            return ()
+        columns = [column for column in ("label", "labels", "label_ids", self.label_name) if column in dataset.features]
+        return next((names for column in columns if (names := class_names(dataset, column))), ())
+
+    @property
+    def positive_label(self) -> int:
+        """Id of the positive class."""
+        label = getattr(self.args, "positive_label", None)
+        if label is None and self.train_dataset is None:
+            label = getattr(self.model.config, "positive_label", None)  # of a loaded model
+        return 1 if label is None else label_id(label, self.class_names)
+
+    @property
+    def class_weights(self) -> ClassWeights:
+        """The weights at the ratio that `args` has now.
+
+        Raises
+        ------
+        InvalidInputError
+            When there are no training labels, no `class_counts` and no counts in `model.config`.
+        """
+        return self._current_weights()[0]
+
+    def weights_at(self, ratio: float | str | None, weights: Sequence[float] | None = None) -> ClassWeights:
+        """The weights at a ratio (the natural one when None), or explicit ones, whatever `args` has."""
+        if self.task is Task.MULTILABEL:
+            return ClassWeights.from_multi_label_counts(self._class_counts(), ratio, weights)
+        return ClassWeights.from_counts(self._class_counts(), ratio, self.positive_label, weights)
+
+    def count_classes(self, dataset: Any) -> np.ndarray:
+        """Count the labels of each class of the model in a dataset, in the form of `ClassWeights.counts`.
+
+        Raises
+        ------
+        InvalidInputError
+            When the labels cannot be counted or are not classes of the model.
+        """
+        # A column of the collator's name comes first, as the default collator takes it.
+        named = self.label_name if self.label_name in column_names(dataset) else None
+        column = find_label_column(dataset, None if self.label_name == "labels" else named)
+        if self.task is Task.MULTILABEL:
+            counts = count_multi_labels(dataset, column)
+        else:
+            counts = count_labels(dataset, column, num_classes=self.model.config.num_labels)
+        check_counts(self, counts, column)
+        return counts
+
+    def record_class_weights(self) -> None:
+        """Write how the classes are weighted to `model.config`, and their names if it has none."""
+        config = self.model.config
+        vars(config).pop("requirement", None)  # of an earlier training
+        config.update(self._weighting())
+        known = getattr(config, "id2label", None) or {}
+        if known and all(name == f"LABEL_{i}" for i, name in known.items()):
+            config.id2label = dict(enumerate(self.class_names))
+            config.label2id = {name: i for i, name in config.id2label.items()}
+
+    def runners(self) -> Iterator[TrainingRunner]:
+        """The callbacks that run the training themselves."""
+        return (callback for callback in self.callback_handler.callbacks if isinstance(callback, TrainingRunner))
+
+    @property
+    def finished_sweep(self) -> RatioSweep | None:
+        """The sweep whose chosen model the trainer holds."""
+        sweeps = (runner.sweep for runner in self.runners())
+        return next((sweep for sweep in sweeps if sweep is not None and sweep.kept is not None), None)
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        if self.task is Task.MULTILABEL:
+            return weighted_binary_cross_entropy(logits, labels, weights, **kwargs)
+        return weighted_cross_entropy(
+            logits, labels, weights, label_smoothing=self.args.label_smoothing_factor, **kwargs
+        )
+
+    def _add_eval_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Keep the losses of each example, which are gathered like its logits; returns the loss of the batch."""
+        weights = self._weights_tensor()
+        weighted = self._loss(logits, labels, weights, reduction="none")
+        plain = self._loss(logits, labels, torch.ones_like(weights), reduction="none")
+        counted = labels != IGNORE_INDEX
+        sums = [part.reshape(len(logits), -1).sum(dim=1).float() for part in (weighted, plain, counted.to(weighted))]
+        if self._eval_losses is not None:
+            self._eval_losses.append(self.gather_function(torch.stack(sums, dim=1)).cpu())
+        return weighted.sum() / counted.sum().clamp(min=1)
+
+    def _weights_tensor(self) -> torch.Tensor:
+        return self._current_weights()[1]
+
+    def _current_weights(self) -> tuple[ClassWeights, torch.Tensor]:
+        args, config = self.args, self.model.config
+        names = ("weight_ratio", "class_weights", "class_counts", "positive_label")
+        given = {name: getattr(args, name, None) for name in names}
+        # Every step asks, and the ratio may have changed: made anew only where it has.
+        key = (repr(given), self.train_dataset, config)
+        if self._weights is None or self._weights[0][0] != key[0] or any(
+            old is not new for old, new in zip(self._weights[0][1:], key[1:], strict=True)
+        ):
+            ratio, weights = given["weight_ratio"], given["class_weights"]
+            if weights is not None:
+                weights = self._by_class_id("class_weights", weights)
+            elif ratio is None and self.train_dataset is None:
+                weights = getattr(config, "class_weights", None)  # of a loaded model
+                if weights is not None and self.task is Task.MULTILABEL:
+                    weights = [positive / negative for negative, positive in weights]
+            made = self.weights_at(ratio, weights)
+            self._weights = key, made, torch.as_tensor(made.weights, dtype=torch.float32)
+        return self._weights[1:]
+
+    def _class_counts(self) -> Any:
+        given = getattr(self.args, "class_counts", None)
+        if given is not None:
+            return self._by_class_id("class_counts", given)
+        if self.train_dataset is not None:
+            if self._counted is None or self._counted[0] is not self.train_dataset:
+                self._counted = self.train_dataset, self.count_classes(self.train_dataset)
+            return self._counted[1]
+        counts = getattr(self.model.config, "class_counts", None)  # of a loaded model
+        if counts is None:
+            raise InvalidInputError(
+                "there are no training labels to compute class weights from: give train_dataset or class_counts."
+            )
+        return counts
+
+    def _knows_counts(self) -> bool:
+        given = getattr(self.args, "class_counts", None) is not None
+        return given or self.train_dataset is not None or hasattr(self.model.config, "class_counts")
+
+    def _by_class_id(self, name: str, values: Any) -> list[Any]:
+        names = self.class_names
+        if isinstance(values, Mapping):
+            pairs = [(label_id(label, names, name), value) for label, value in values.items()]
+        else:
+            pairs = list(enumerate(values)) if isinstance(values, (Sequence, np.ndarray)) else []
+        if sorted(i for i, _ in pairs) != list(range(self.model.config.num_labels)):
+            raise InvalidInputError(
+                f"{name} must have one value for each of the {self.model.config.num_labels} classes "
+                f"({', '.join(names)}), got {values!r}."
+            )
+        return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
+
+    def _weighting(self) -> dict[str, Any]:
+        class_weights = self.class_weights
+        weighting = {
+            "class_counts": class_weights.counts.tolist(),
+            "class_weights": class_weights.weights.tolist(),
+            "weight_ratio": class_weights.ratio,
+            "natural_ratio": class_weights.natural_ratio,
+            "positive_label": class_weights.positive_label,
+        }
+        if (sweep := self.finished_sweep) is not None:
+            weighting["requirement"] = sweep.requirement
+        return weighting
 
 
-class LongestFirst(Sampler):
-    """An evaluation set's rows by length, those of the same length in its order: the least padding.
-
-    Attributes
-    ----------
-    rows : list of int
-    """
-
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self.rows = np.argsort(-np.asarray(lengths), kind="stable").tolist()
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
+def _logits_first(outputs: Any) -> tuple[torch.Tensor, Any]:
+    """The logits, and the outputs of the model with them in the first place."""
+    if not isinstance(outputs, Mapping):
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return outputs[0], outputs
+    if "logits" not in outputs:
+        raise InvalidInputError(f"the model returns no 'logits', only {', '.join(map(repr, outputs))}.")
+    logits = outputs["logits"]
+    return logits, {"logits": logits} | {name: value for name, value in outputs.items() if name != "logits"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,33 +10,32 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from .labels import class_names, count_labels, find_label_column, label_id
-from .ratios import resolved_ratio
-
-_BOTH_GIVEN = "weight_ratio={} and explicit class weights were both given: write one of them."
+from .task import Task
 
 
 @dataclass(frozen=True, eq=False)
 class ClassWeights:
-    r"""One weight per class, in the gauge Σ n_c·w_c = Σ n_c: the mean weight over the training labels is 1.
+    r"""One weight per class, with the normalisation Σ n_c·w_c = Σ n_c: the mean weight over the training labels is 1.
 
-    Only the ratios of the weights matter, and one number, `ratio`, spans the family. For two classes it is
-    w_r = w_positive / w_negative, and the natural ratio is n_negative / n_positive. For K classes w_c ∝ n_c^(−α), with α
-    such that the rarest and the commonest class stand at `ratio`; the natural ratio n_max / n_min is α = 1. At the
-    natural ratio the weights are those of scikit-learn's `class_weight="balanced"`. Several labels per example are as many
-    pairs of classes: see `from_multi_label_counts`.
+    Only the ratios of the weights matter, and one number, `ratio`, determines them. With two classes it is
+    w_r = w_positive / w_negative, and the natural ratio is n_negative / n_positive. With more classes w_c ∝ n_c^(−α), with
+    the α for which w_rarest / w_commonest is `ratio`; the natural ratio is n_max / n_min, that is, α = 1. At the natural
+    ratio the weights are those of scikit-learn's `class_weight="balanced"`.
 
     Attributes
     ----------
-    counts : ndarray of shape (n_classes,), or (n_labels, 2) for several labels per example, int64
+    counts : int64 ndarray of shape (n_classes,), or (n_labels, 2) for several labels per example
         Number of training labels of each class.
-    weights : ndarray of the shape of `counts`, float64
+    weights : float64 ndarray of the shape of `counts`
         Weight of each class.
     ratio : float
         w_positive / w_negative, or w_rarest / w_commonest with more than two classes.
     natural_ratio : float
         The ratio at which every class contributes the same to the loss.
+    task : Task
+        Two classes, more than two classes, or several labels per example.
     positive_label : int
-        Id of the class whose precision and recall are looked at; it gives `ratio` its direction for two classes.
+        Id of the class whose precision and recall are reported, with two classes.
 
     References
     ----------
@@ -57,6 +57,7 @@ class ClassWeights:
     weights: np.ndarray
     ratio: float
     natural_ratio: float
+    task: Task
     positive_label: int = 1
 
     @classmethod
@@ -72,61 +73,59 @@ class ClassWeights:
         Parameters
         ----------
         counts : sequence of int of shape (n_classes,)
-            Number of training labels, by class id. With more than two classes some may be 0: such a class contributes
-            nothing to the training loss and gets the weight of the rarest class that is there.
+            Number of training labels of each class. With more than two classes some may be 0; such a class gets the weight
+            of the rarest class that has labels.
         ratio : float or str, optional
-            The weight ratio w_r, or a scheme that is one: `natural`, `unweighted`, `sqrt` (of the natural ratio), or, for
-            two classes, `effective:0.999`, by effective numbers of examples with that β. The natural ratio when None.
+            The weight ratio w_r, or its name: `natural`, `unweighted` (1), `sqrt` (square root of the natural ratio) or,
+            with two classes, `effective:0.999` (effective number of samples with that β). The natural ratio when None.
         positive_label : int, default 1
             Id of the positive class.
         weights : sequence of float of shape (n_classes,), optional
-            Explicit weights, up to a common factor; they override the family, and `ratio` is read off them.
+            Explicit weights, of any scale. The result's `ratio` is computed from them.
 
         Raises
         ------
         InvalidInputError
-            For fewer than two classes with labels, a ratio or weight that is not a positive finite number, a ratio
-            other than 1 for more than two classes of the same size, or a positive label that is not a class.
+            When fewer than two classes have labels, a ratio or weight is not a positive finite number, more than two
+            classes of the same size get a ratio other than 1, both `ratio` and `weights` are given, or no class has the id
+            `positive_label`.
         """
-        counts = _checked_counts(counts)
+        counts = _checked_counts(counts, (), "[8800, 1200]")
+        if np.count_nonzero(counts) < 2:
+            raise InvalidInputError(
+                f"at least two classes must have training labels, got the counts {counts.tolist()}: check the label column "
+                "and the split."
+            )
         positive_label = label_id(positive_label, None)
         if not 0 <= positive_label < len(counts):
             raise InvalidInputError(
-                f"positive_label={positive_label} is not a class: the training labels have {len(counts)} classes, "
-                f"so write an id from 0 to {len(counts) - 1}."
+                f"positive_label must be a class id from 0 to {len(counts) - 1}, because the training labels have "
+                f"{len(counts)} classes, got {positive_label}."
             )
-        # A class that is not there counts like the rarest that is: any weight does for the training loss.
+        # A class without labels does not contribute to the training loss, so its weight may be any.
         sizes = np.where(counts > 0, counts, counts[counts > 0].min()).astype(np.float64)
         binary = len(counts) == 2
         high, low = (positive_label, 1 - positive_label) if binary else (sizes.argmin(), sizes.argmax())
         natural_ratio = float(sizes[low] / sizes[high])
 
         if weights is not None:
-            if ratio is not None:
-                raise InvalidInputError(_BOTH_GIVEN.format(ratio))
-            log_weights = np.log(_checked_weights(weights, len(counts)))
+            log_weights = np.log(_checked_weights(weights, len(counts), ratio))
+            ratio = float(np.exp(log_weights[high] - log_weights[low]))
         else:
-            ratio = resolved_ratio(ratio, natural_ratio, np.array([counts[low], counts[high]]) if binary else None)
+            ratio = resolved_ratio(ratio, natural_ratio, counts[[low, high]] if binary else None)
             if binary:
                 log_weights = np.zeros(2)
                 log_weights[positive_label] = math.log(ratio)
-            elif natural_ratio == 1:
-                if ratio != 1:
-                    raise InvalidInputError(
-                        f"weight_ratio={ratio} has no meaning here: all {len(counts)} classes have {counts.max()} labels, "
-                        "so none is the rarest; write weight_ratio=1 or explicit class_weights."
-                    )
-                log_weights = np.zeros(len(counts))
             else:
-                alpha = math.log(ratio) / math.log(natural_ratio)
-                log_weights = -alpha * np.log(sizes)
+                log_weights = -_exponent(ratio, natural_ratio) * np.log(sizes)
 
         relative = np.exp(log_weights - log_weights.max())  # at most 1, so that no ratio overflows
         return cls(
             counts=counts,
             weights=relative * (counts.sum() / (counts @ relative)),
-            ratio=ratio if ratio is not None else float(np.exp(log_weights[high] - log_weights[low])),
+            ratio=ratio,
             natural_ratio=natural_ratio,
+            task=Task.BINARY if binary else Task.MULTICLASS,
             positive_label=positive_label,
         )
 
@@ -139,28 +138,26 @@ class ClassWeights:
         positive_label: int | str = 1,
         weights: Sequence[float] | np.ndarray | None = None,
     ) -> ClassWeights:
-        """Class weights from the labels of a `datasets.Dataset`.
-
-        Reads only the label column, batch by batch from Arrow, in constant memory; the rows that `select`, `shuffle`,
-        `filter` or `train_test_split` left out do not count.
+        """Class weights from the labels of a dataset.
 
         Parameters
         ----------
-        dataset : datasets.Dataset, or any sized dataset whose items are mappings with a label
-        label_column : str, optional
-            The label column; found as the Trainer finds it (`label`, `labels` or `label_ids`) when None.
+        dataset, label_column
+            As for `count_labels`.
         positive_label : int or str, default 1
             Id of the positive class, or its name where the column is a `ClassLabel`.
-        ratio : float or str, optional
-            As for `from_counts`.
-        weights : sequence of float of shape (n_classes,), optional
+        ratio, weights
             As for `from_counts`.
 
         Raises
         ------
         InvalidInputError
-            As `from_counts`, and when there is no label column, a label is not an integer class id, or no class has
-            the name `positive_label`.
+            As `count_labels` and `from_counts`, and when no class has the name `positive_label`.
+
+        Examples
+        --------
+        >>> ClassWeights.from_dataset([{"label": 0}, {"label": 0}, {"label": 1}]).natural_ratio
+        2.0
         """
         counts = count_labels(dataset, label_column)
         names = class_names(dataset, find_label_column(dataset, label_column))
@@ -173,23 +170,22 @@ class ClassWeights:
         ratio: float | str | None = None,
         pos_weights: Sequence[float] | np.ndarray | None = None,
     ) -> ClassWeights:
-        """Class weights of several labels per example, each of which is a choice of its own between two classes.
+        """Class weights for several labels per example: each label has a weight of its negatives and one of its positives.
 
-        Label l weighs its positives r_l^α times its negatives, r_l being its negatives over its positives, with α such
-        that minority and majority of the most imbalanced label stand at `ratio`: 1 is unweighted, at the natural ratio
-        every label is balanced, and no label's weights lie further apart than `ratio`. The mean weight over the examples is
-        1 for every label.
+        w_positive / w_negative of label l is (n_negative / n_positive)^α, and α is such that the weights of the minority
+        and the majority of the most imbalanced label have the ratio `ratio`. So no label's weights differ by more than
+        `ratio`, and at the natural ratio every label is balanced. The mean weight over the examples is 1 for every label.
 
         Parameters
         ----------
         counts : sequence of int of shape (n_labels, 2)
-            Number of training examples without and with each label. A label that none or all have is not weighted.
+            Number of training examples without and with each label. A label that all examples or none have keeps weights 1.
         ratio : float or str, optional
-            The weight of the minority over the majority of the most imbalanced label (of its positives over its negatives,
-            where it is rare); the natural ratio when None.
+            w_minority / w_majority of the most imbalanced label, or its name as for `from_counts`. The natural ratio when
+            None.
         pos_weights : sequence of float of shape (n_labels,), optional
-            Explicit weights of the positives over the negatives, those of `torch.nn.BCEWithLogitsLoss(pos_weight=…)`;
-            they override the family, and `ratio` is read off them.
+            Explicit w_positive / w_negative of each label, as in `torch.nn.BCEWithLogitsLoss(pos_weight=…)`. The result's
+            `ratio` is computed from them.
 
         Returns
         -------
@@ -198,8 +194,7 @@ class ClassWeights:
         Raises
         ------
         InvalidInputError
-            As `from_counts`; when no label has both positives and negatives, or every label is as frequent as not and the
-            ratio is not 1.
+            As `from_counts`, and when no label has both positives and negatives.
 
         Examples
         --------
@@ -209,82 +204,148 @@ class ClassWeights:
         >>> class_weights.weights.round(3).tolist()
         [[0.556, 5.0], [1.0, 1.0]]
         """
-        counts = _array(counts)
-        if counts.ndim != 2 or counts.shape[1] != 2 or counts.dtype.kind not in "iu" or (counts < 0).any():
-            raise InvalidInputError(
-                "counts must be the whole numbers of examples without and with each label, such as "
-                f"[[900, 100], [700, 300]], not {counts.tolist()!r}."
-            )
+        counts = _checked_counts(counts, (2,), "[[900, 100], [700, 300]] (examples without and with each label)")
         weighable = np.flatnonzero((counts > 0).all(axis=1))
         if not weighable.size:
             raise InvalidInputError(
-                "the training data has no label that some examples have and some have not: check the label column."
+                "at least one label must have both positive and negative training examples, got "
+                f"{counts.tolist()!r}: check the label column."
             )
         log_imbalances = np.zeros(len(counts))
         log_imbalances[weighable] = np.log(counts[weighable, 0] / counts[weighable, 1])
         most = weighable[np.abs(log_imbalances[weighable]).argmax()]
-        minority, majority = sorted(counts[most].tolist())
-        natural_ratio = majority / minority
+        natural_ratio = float(counts[most].max() / counts[most].min())
+
         if pos_weights is not None:
-            if ratio is not None:
-                raise InvalidInputError(_BOTH_GIVEN.format(ratio))
-            log_ratios = np.log(_checked_weights(pos_weights, len(counts)))
+            log_ratios = np.log(_checked_weights(pos_weights, len(counts), ratio))
+            ratio = float(np.exp(log_ratios[most] * (np.sign(log_imbalances[most]) or 1)))
         else:
             ratio = resolved_ratio(ratio, natural_ratio)
-            if natural_ratio == 1 and ratio != 1:
-                raise InvalidInputError(
-                    f"weight_ratio={ratio} has no meaning here: every label is as frequent as not; write weight_ratio=1 or "
-                    "explicit class_weights."
-                )
-            log_ratios = log_imbalances * (math.log(ratio) / math.log(natural_ratio) if natural_ratio != 1 else 0)
+            log_ratios = log_imbalances * _exponent(ratio, natural_ratio)
 
-        # Each at most 1, so that no ratio overflows; a label without examples keeps these.
-        relative = np.exp(np.minimum(np.stack([-log_ratios, log_ratios], axis=1), 0))
-        sizes = np.where(counts.any(axis=1, keepdims=True), counts, 1)
+        relative = np.exp(np.minimum(np.stack([-log_ratios, log_ratios], axis=1), 0))  # at most 1: nothing overflows
+        sizes = np.where(
+            counts.any(axis=1, keepdims=True), counts, 1
+        )  # a label without examples is scaled as a balanced one
         scale = sizes.sum(axis=1, keepdims=True) / (sizes * relative).sum(axis=1, keepdims=True)
         return cls(
-            counts=counts.astype(np.int64),
-            weights=relative * scale,
-            ratio=ratio
-            if ratio is not None
-            else float(np.exp(log_ratios[most] * (np.sign(log_imbalances[most]) or 1))),
-            natural_ratio=natural_ratio,
+            counts=counts, weights=relative * scale, ratio=ratio, natural_ratio=natural_ratio, task=Task.MULTILABEL
         )
 
 
-def _array(values: Any) -> np.ndarray:
+def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 100.0) -> list[float]:
+    """Ascending log-spaced ratios from natural/span to natural·span, and the natural ratio and 1.
+
+    Parameters
+    ----------
+    natural_ratio : float
+    num_ratios : int, default 13
+        Number of log-spaced ratios. The natural ratio and 1 are added where they are not among them.
+    ratio_span : float, default 100
+        Factor between the natural ratio and the lowest and highest ratio.
+
+    Raises
+    ------
+    InvalidInputError
+        When `num_ratios` is below 2 or `ratio_span` is not a finite number above 1.
+
+    Examples
+    --------
+    >>> ratio_grid(4.0, num_ratios=3, ratio_span=10)
+    [0.4, 1.0, 4.0, 40.0]
+    """
+    if not isinstance(num_ratios, (int, np.integer)) or num_ratios < 2:
+        raise InvalidInputError(f"num_ratios must be an integer of at least 2, got {num_ratios!r}.")
+    if not isinstance(ratio_span, (int, float, np.number)) or not 1 < ratio_span < math.inf:
+        raise InvalidInputError(f"ratio_span must be a finite number above 1, such as 100, got {ratio_span!r}.")
+    factors = np.geomspace(1 / ratio_span, ratio_span, num_ratios)
+    if num_ratios % 2:
+        factors[num_ratios // 2] = 1  # geomspace may round it
+    return unique_ratios([*(natural_ratio * factors), natural_ratio, 1.0])
+
+
+def unique_ratios(ratios: Sequence[float]) -> list[float]:
+    """The ratios in ascending order, without those that equal another one to a relative 1e-9.
+
+    Raises
+    ------
+    InvalidInputError
+        When a ratio is not a positive finite number.
+    """
+    unique: list[float] = []
+    for ratio in sorted(checked_ratio(ratio) for ratio in ratios):
+        if not unique or not math.isclose(ratio, unique[-1], rel_tol=1e-9):
+            unique.append(ratio)
+    return unique
+
+
+def checked_ratio(ratio: float) -> float:
+    """The ratio as a float. Raises InvalidInputError when it is not a positive finite number."""
+    if not isinstance(ratio, (int, float, np.number)) or not 0 < float(ratio) < math.inf:
+        raise InvalidInputError(f"a weight ratio must be a positive finite number, got {ratio!r}.")
+    return float(ratio)
+
+
+def resolved_ratio(ratio: float | str | None, natural_ratio: float, sizes: np.ndarray | None = None) -> float:
+    """Weight ratio given as a number, as a name, or as None for the natural ratio: see `ClassWeights.from_counts`.
+
+    `sizes`, with two classes only, is the int ndarray (n_negative, n_positive), which `effective:β` needs.
+
+    Raises
+    ------
+    InvalidInputError
+        When `ratio` is neither a positive finite number nor a known name.
+    """
+    if ratio is None:
+        return natural_ratio
+    if not isinstance(ratio, str):
+        return checked_ratio(ratio)
+    named = {"natural": natural_ratio, "unweighted": 1.0, "sqrt": math.sqrt(natural_ratio)}
+    if ratio in named:
+        return named[ratio]
+    name, _, value = ratio.partition(":")
+    with suppress(ValueError):  # of float() and checked_ratio()
+        if name == "effective" and sizes is not None and 0 <= (beta := float(value)) < 1:
+            # Cui et al. 2019: the weight of a class is 1 / effective number = (1 - beta) / (1 - beta^n).
+            effective = -np.expm1(sizes * math.log(beta)) if beta else np.ones(2)
+            return float(effective[0] / effective[1])
+        return checked_ratio(float(ratio))
+    names = ", ".join(map(repr, named)) + (", 'effective:0.999'" if sizes is not None else "")
+    raise InvalidInputError(f"a weight ratio must be a positive finite number or one of {names}, got {ratio!r}.")
+
+
+def _exponent(ratio: float, natural_ratio: float) -> float:
+    """α with natural_ratio^α = ratio."""
+    if natural_ratio != 1:
+        return math.log(ratio) / math.log(natural_ratio)
+    if ratio != 1:
+        raise InvalidInputError(
+            f"weight_ratio must be 1 or class_weights must be given, because the classes all have the same size, got {ratio}."
+        )
+    return 0.0
+
+
+def _checked_counts(counts: Any, row_shape: tuple[int, ...], example: str) -> np.ndarray:
     try:
-        return np.asarray(values)
+        array = np.asarray(counts)
     except ValueError:  # rows of different lengths
-        return np.asarray(values, dtype=object)
+        array = np.empty(0)
+    if not array.ndim or array.shape[1:] != row_shape or array.dtype.kind not in "iu" or (array < 0).any():
+        raise InvalidInputError(f"counts must be integers of at least 0, such as {example}, got {counts!r}.")
+    return array.astype(np.int64)
 
 
-def _checked_counts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-    counts = _array(counts)
-    if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+def _checked_weights(weights: Sequence[float] | np.ndarray, num_weights: int, ratio: float | str | None) -> np.ndarray:
+    if ratio is not None:
         raise InvalidInputError(
-            f"counts must be one whole number of labels per class, such as [8800, 1200], not {counts.tolist()!r}."
+            f"either weight_ratio or class_weights must be None, got weight_ratio={ratio!r} and both."
         )
-    if (present := np.flatnonzero(counts)).size < 2:
-        found = f"all {counts.sum()} labels are of class {present[0]}" if present.size else "there is no label"
-        raise InvalidInputError(
-            f"the training data needs labels of at least two classes, but {found}: check the label column and the split."
-        )
-    return counts.astype(np.int64)
-
-
-def _checked_weights(weights: Sequence[float] | np.ndarray, num_classes: int) -> np.ndarray:
     try:
         array = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError):
-        array = np.asarray(weights)
-    if (
-        array.dtype != np.float64
-        or array.shape != (num_classes,)
-        or not np.isfinite(array).all()
-        or (array <= 0).any()
-    ):
+        array = np.empty(0)
+    if array.shape != (num_weights,) or not np.isfinite(array).all() or (array <= 0).any():
         raise InvalidInputError(
-            f"class weights must be {num_classes} positive finite numbers, one per class, not {array.tolist()!r}."
+            f"class_weights must be {num_weights} positive finite numbers, one for each class, got {weights!r}."
         )
     return array

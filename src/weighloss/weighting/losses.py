@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 
@@ -13,43 +15,80 @@ def weighted_cross_entropy(
     class_weights: torch.Tensor,
     num_items: torch.Tensor | int | None = None,
     label_smoothing: float = 0.0,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> torch.Tensor:
-    r"""Weighted cross-entropy summed over the items and divided by the number of items of the whole optimizer step.
+    r"""Weighted cross-entropy, summed over the items and divided by the number of items of the optimizer step.
 
-    L = (1 / num_items) · Σ_i w_{y_i} · ℓ_i. It is linear in the items, so the losses of the micro-batches of a step add up
-    to the loss of the step in one batch. `torch.nn.CrossEntropyLoss(weight=w)` divides by Σ_i w_{y_i} of each micro-batch
-    instead, and with one item per micro-batch its weights cancel.
+    L = (1 / num_items) · Σ_i w_{y_i} · ℓ_i. The losses of the micro-batches of a step add up to the loss of the step in one
+    batch. `torch.nn.CrossEntropyLoss(weight=w)` divides by Σ_i w_{y_i} of each micro-batch instead (see
+    pytorch/pytorch issue 72047): with one item per micro-batch its weights cancel.
 
     Parameters
     ----------
-    logits : float tensor (batch, classes) or (batch, ..., classes)
-        Of any floating dtype; the loss is computed in float32 (or float64).
-    labels : int64 tensor (batch,) or (batch, ...)
-        Class ids, −100 for items that do not count.
-    class_weights : float tensor (classes,)
-        Mean 1 over the training labels: see `ClassWeights`.
+    logits : float tensor of shape (batch, n_classes) or (batch, ..., n_classes)
+        float64 is kept, any other dtype is converted to float32.
+    labels : integer or bool tensor of shape (batch,) or (batch, ...), a last dimension of size 1 allowed
+        Class ids from 0 to n_classes − 1, and −100 for items that do not count.
+    class_weights : float tensor of shape (n_classes,)
+        Weights of mean 1 over the training labels: see `ClassWeights`. Ones give the unweighted loss.
     num_items : int or scalar tensor, optional
-        Number of labels that count in the whole optimizer step, over all its micro-batches and processes; those of
-        `labels` when None.
+        Number of labels that count in the whole optimizer step, over all micro-batches and processes. When None, the
+        number of labels that count in `labels`. Not used with `reduction="none"`.
     label_smoothing : float, default 0.0
-        ℓ_i is the cross-entropy against (1 − ε)·one-hot + ε·uniform; the weight stays that of the item's own label.
+        ℓ_i is the cross-entropy against (1 − ε)·one-hot + ε·uniform. The weight stays that of the item's own label.
+    reduction : {"mean", "none"}, default "mean"
+        "none" returns the weighted loss of each item.
 
     Returns
     -------
-    float32 scalar (float64 for float64 logits); 0 where no label counts.
+    float32 scalar (float64 for float64 logits), 0 where no label counts; with `reduction="none"` a tensor of the shape of
+    `labels`, 0 for labels that do not count. It is on the device of the logits, on which the other tensors need not be.
 
     Raises
     ------
     InvalidInputError
-        When logits and class weights are not of the same number of classes.
+        When the shapes of logits, labels and class weights do not fit, the labels are floats, `reduction` is unknown, or a
+        label is not a class id; the last is found on the CPU only, on a GPU it is an error of torch.
 
-    References
-    ----------
-    King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2);
-    the effect of the other normalisation: pytorch/pytorch issue 72047.
+    Examples
+    --------
+    >>> logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    >>> weighted_cross_entropy(logits, labels, torch.tensor([0.5, 3.0]), reduction="none")
+    tensor([0.0635, 0.9398])
     """
-    weighted, _, counted = item_losses(logits, labels, class_weights, label_smoothing)
-    return mean_loss(weighted, counted, num_items)
+    _check_num_classes(logits, class_weights)
+    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
+        raise _misshapen(
+            labels,
+            logits,
+            "for several labels per example load the model with problem_type='multi_label_classification'"
+            if labels.shape == logits.shape
+            else "give one class id for each row of logits, whose last dimension is the classes",
+        )
+    if labels.is_floating_point():
+        raise InvalidInputError(
+            f"labels must be integer class ids, got {labels.dtype}: write labels.long(), or convert the label column with "
+            "dataset.cast_column('label', datasets.Value('int64'))."
+        )
+    logits, labels = _at_least_float32(logits), labels.to(logits.device, torch.long)
+    num_classes = logits.shape[-1]
+    try:
+        losses = F.cross_entropy(
+            logits.reshape(-1, num_classes),
+            labels.flatten(),
+            reduction="none",
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=label_smoothing,
+        )
+    except IndexError:  # torch checks the ids anyway, so that a check of our own would only cost time
+        outside = ((labels < 0) | (labels >= num_classes)) & (labels != IGNORE_INDEX)
+        raise InvalidInputError(
+            f"labels must be class ids from 0 to {num_classes - 1}, or -100 for items that do not count, got "
+            f"{labels[outside][0].item()}: correct the labels, or load the model with more classes (num_labels)."
+        ) from None
+    counted = labels != IGNORE_INDEX
+    item_weights = class_weights.to(logits)[labels.where(counted, 0)]
+    return _reduced(item_weights * losses.view_as(labels), counted, num_items, reduction)
 
 
 def weighted_binary_cross_entropy(
@@ -57,98 +96,63 @@ def weighted_binary_cross_entropy(
     labels: torch.Tensor,
     class_weights: torch.Tensor,
     num_items: torch.Tensor | int | None = None,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> torch.Tensor:
-    r"""Weighted binary cross-entropy of several labels per example, over the number of labels of the whole optimizer step.
+    r"""Weighted binary cross-entropy of several labels per example, with the division of `weighted_cross_entropy`.
 
-    L = (1 / num_items) · Σ_il w_{l,y_il} · ℓ_il, every label l of every example i being an item. Up to the scale of the
-    weights it is `torch.nn.BCEWithLogitsLoss(pos_weight=p)` with p_l = w_{l,1} / w_{l,0}; like `weighted_cross_entropy` it
-    is linear in the items.
+    L = (1 / num_items) · Σ_il w_{l,y_il} · ℓ_il: every label l of every example i is an item. Up to the scale of the
+    weights it is `torch.nn.BCEWithLogitsLoss(pos_weight=p)` with p_l = w_{l,1} / w_{l,0}.
 
     Parameters
     ----------
-    logits : float tensor (batch, labels)
-        Of any floating dtype; the loss is computed in float32 (or float64).
-    labels : tensor (batch, labels)
-        From 0 to 1, of any dtype; −100 for items that do not count.
-    class_weights : float tensor (labels, 2)
-        Of negatives and positives: see `ClassWeights.from_multi_label_counts`.
-    num_items : int or scalar tensor, optional
-        Number of labels that count in the whole optimizer step; those of `labels` when None.
+    logits : float tensor of shape (batch, n_labels)
+    labels : tensor of shape (batch, n_labels) and any dtype
+        Values from 0 to 1, and −100 for items that do not count.
+    class_weights : float tensor of shape (n_labels, 2)
+        Weights of the negatives and the positives of each label: see `ClassWeights.from_multi_label_counts`.
+    num_items, reduction
+        As in `weighted_cross_entropy`.
 
     Returns
     -------
-    float32 scalar (float64 for float64 logits); 0 where no label counts.
+    As `weighted_cross_entropy`.
 
     Raises
     ------
     InvalidInputError
-        When logits, labels and class weights are not of the same number of labels.
+        When the shapes of logits, labels and class weights do not fit, or `reduction` is unknown.
+
+    Examples
+    --------
+    >>> class_weights = torch.tensor([[0.5, 3.0], [1.0, 1.0]])
+    >>> weighted_binary_cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1, 0]]), class_weights)
+    tensor(0.5370)
     """
-    weighted, _, counted = multi_label_item_losses(logits, labels, class_weights)
-    return mean_loss(weighted, counted, num_items)
-
-
-def item_losses(
-    logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor, label_smoothing: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `weighted_cross_entropy` adds up: for each label its weighted loss, its plain loss, and whether it counts.
-
-    Returns
-    -------
-    weighted, plain : float32 (float64) tensors (items,), 0 for labels that do not count
-    counted : bool tensor (items,)
-    """
-    _check_classes(logits, class_weights)
-    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
-        several = labels.shape == logits.shape
-        raise InvalidInputError(
-            f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: "
-            + (
-                "for several labels per example load the model with problem_type='multi_label_classification'."
-                if several
-                else "there must be one label for each row of logits, whose last dimension is the classes."
-            )
-        )
-    logits, labels = _in_float32(logits).flatten(end_dim=-2), labels.to(logits.device).flatten()
-    plain = F.cross_entropy(
-        logits, labels, reduction="none", ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing
-    )
-    counted = labels != IGNORE_INDEX
-    return class_weights.to(logits)[labels.where(counted, 0)] * plain, plain, counted
-
-
-def multi_label_item_losses(
-    logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `weighted_binary_cross_entropy` adds up, as `item_losses`: tensors (batch, labels)."""
-    _check_classes(logits, class_weights)
+    _check_num_classes(logits, class_weights)
     if labels.shape != logits.shape:
-        raise InvalidInputError(
-            f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: there must be a 0 "
-            "or 1 for each label of each example."
-        )
-    logits, labels = _in_float32(logits), labels.to(logits.device)
+        raise _misshapen(labels, logits, "give a 0 or 1 for each label of each example")
+    logits = _at_least_float32(logits)
+    labels = labels.to(logits)
     counted = labels != IGNORE_INDEX
-    targets = labels.where(counted, 0).to(logits)
-    negatives, positives = class_weights.to(logits).unbind(dim=-1)
-    on, off = F.softplus(-logits), F.softplus(logits)  # of a positive and of a negative
-    plain = (targets * on + (1 - targets) * off).where(counted, 0)
-    return (targets * positives * on + (1 - targets) * negatives * off).where(counted, 0), plain, counted
+    positive = labels.where(counted, 0)
+    negative_weights, positive_weights = class_weights.to(logits).unbind(dim=-1)
+    losses = -positive_weights * positive * F.logsigmoid(logits)
+    losses = losses - negative_weights * (1 - positive) * F.logsigmoid(-logits)
+    return _reduced(losses.where(counted, 0), counted, num_items, reduction)
 
 
 def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
-    r"""Logits of a model trained with class weights, for the population as it is: logits − log w.
+    r"""Logits without the effect of the class weights of the training: logits − log w.
 
-    A loss that weighs class c by w_c is that of a population in which class c is w_c times as frequent; its probabilities
-    are p_c·w_c / Σ_k p_k·w_k. Subtracting log w undoes that exactly for a model that fits its loss, and to first order
-    for one that does not. For several labels per example it is log(w_1 / w_0) of each label.
+    With weights w_c a model learns the probabilities p_c·w_c / Σ_k p_k·w_k, as if class c was w_c times as frequent.
+    Subtracting log w gives p_c back: exactly for a model that minimises its loss, approximately for any other. With several
+    labels per example log(w_1 / w_0) of each label is subtracted.
 
     Parameters
     ----------
-    logits : float tensor (..., classes)
-    class_weights : float tensor (classes,), or (labels, 2) for several labels per example
-        Those of the training: `trainer.class_weights.weights`, or `class_weights` of the saved model's config. Any common
-        factor cancels.
+    logits : float tensor of shape (..., n_classes)
+    class_weights : float tensor of shape (n_classes,), or (n_labels, 2) for several labels per example
+        Weights of the training, of any scale: `trainer.class_weights.weights`, or `class_weights` of the saved config.
 
     Returns
     -------
@@ -157,33 +161,49 @@ def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torc
     Raises
     ------
     InvalidInputError
-        When logits and class weights are not of the same number of classes.
+        When the numbers of logits and class weights differ.
 
     References
     ----------
     Elkan, C. (2001), The Foundations of Cost-Sensitive Learning, IJCAI, theorem 2.
+
+    Examples
+    --------
+    >>> calibrated_logits(torch.tensor([[0.0, 1.0]]), torch.tensor([0.5, 4.0])).softmax(-1)
+    tensor([[0.7464, 0.2536]])
     """
     class_weights = torch.as_tensor(class_weights)
-    _check_classes(logits, class_weights)
+    _check_num_classes(logits, class_weights)
     log_weights = class_weights.log()
     if log_weights.ndim == 2:
         log_weights = log_weights[:, 1] - log_weights[:, 0]
     return logits - log_weights.to(logits)
 
 
-def _in_float32(logits: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def mean_loss(losses: torch.Tensor, counted: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
-    """The losses of the items over the number of items of the whole optimizer step, those that count when it is None."""
+def _reduced(
+    losses: torch.Tensor, counted: torch.Tensor, num_items: torch.Tensor | int | None, reduction: str
+) -> torch.Tensor:
+    if reduction == "none":
+        return losses
+    if reduction != "mean":
+        raise InvalidInputError(f"reduction must be 'mean' or 'none', got {reduction!r}.")
     items = counted.sum() if num_items is None else torch.as_tensor(num_items, device=losses.device)
-    return losses.sum() / items.clamp(min=1)  # where no label counts there is nothing to divide
+    return losses.sum() / items.where(items != 0, 1)  # without items the sum is 0 already
 
 
-def _check_classes(logits: torch.Tensor, class_weights: torch.Tensor) -> None:
+def _check_num_classes(logits: torch.Tensor, class_weights: torch.Tensor) -> None:
     if len(class_weights) != logits.shape[-1]:
         raise InvalidInputError(
             f"the model returns {logits.shape[-1]} logits per item, but there are {len(class_weights)} class weights: "
             f"load the model with num_labels={len(class_weights)}."
         )
+
+
+def _misshapen(labels: torch.Tensor, logits: torch.Tensor, advice: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: {advice}."
+    )

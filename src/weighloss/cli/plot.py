@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import datasets
+from transformers import HfArgumentParser
+
+from ..reports.plot import plot_sweep
+from ..reports.text import compare_with_threshold, table
+from ..results.other_metrics import recomputed, score
+from ..results.ratio_sweep import RatioSweep
+from .arguments import PlotArguments
+from .common import Command, make_writable
+
+
+def make_parser(prog: str = "weighloss plot") -> HfArgumentParser:
+    """Parser of the flags."""
+    parser = HfArgumentParser(
+        PlotArguments,
+        prog=prog,
+        description="Draw the charts of a finished sweep again from its predictions on disk, with other metrics if wanted.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("sweep_dir", help="Output folder of a sweep, which holds its sweep.json.")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `weighloss plot` with these words, or the script with those of `sys.argv`."""
+    command = Command("plot", argv)
+    args, where = command.parse(make_parser)
+    datasets.disable_progress_bars()  # evaluate stores predictions in one
+    with command.ends_in_one_sentence():
+        sweep = RatioSweep.load(where.sweep_dir)
+        output_dir = args.output_dir or where.sweep_dir
+        make_writable(output_dir)
+        sweep = recomputed(sweep)
+        choice = sweep.choose(args.choose) if args.choose else None
+        scores = score(sweep, args.metrics or [], args.trust_remote_code)
+        plot_sweep(sweep, output_dir, scores, args.choose, args.marks or [])
+        if choice is not None:
+            print(choice, compare_with_threshold(sweep, args.choose), sep="\n")
+        print(table(sweep), f"The charts are in {output_dir}.", sep="\n")

@@ -1,0 +1,128 @@
+"""The files of a running sweep, in the order that loses nothing when it is killed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import InvalidInputError
+from ..results.files import LEGS_FOLDER, write_predictions
+from ..results.points import FailedLeg, SweepPoint
+from ..results.ratio_sweep import RatioSweep
+from .checkpoints import remove_checkpoints
+from .leg import FinishedLeg, Leg
+from .resume import model_folder
+from .settings import SweepSettings
+
+logger = logging.getLogger(__name__)
+
+
+class SweepOutput:
+    """Writes the results of the legs: predictions first, then the model if it is the best so far, then the point.
+
+    Used by one process only.
+
+    Parameters
+    ----------
+    settings : SweepSettings
+    sweep : RatioSweep
+        With the legs that an earlier run left, and its folder.
+    """
+
+    def __init__(self, settings: SweepSettings, sweep: RatioSweep) -> None:
+        assert sweep.folder is not None
+        self.settings, self.sweep, self.folder = settings, sweep, sweep.folder
+        best = self._best()
+        if best is not None and model_folder(sweep, best, self.leg_of(best).model_folder) is None:
+            logger.warning("The model of w_r = %.4g is not on disk: that leg is trained again.", best.ratio)
+            others = tuple(point for point in sweep.points if point != best)
+            self.sweep = replace(sweep, points=others, kept=None)
+
+    @property
+    def num_legs(self) -> int:
+        """Number of legs in all; of a search the largest possible number."""
+        return len(self.sweep.legs) if self.settings.search is None else self.settings.search.max_legs
+
+    def remaining(self) -> list[Leg]:
+        """The legs that are not done, in their order; of a search the next one, which those before it determine."""
+        sweep, search = self.sweep, self.settings.search
+        if search is None:
+            return [self._leg(number, *leg) for number, leg in enumerate(sweep.legs) if leg not in sweep.done]
+        ratio, seed = search.next_ratio(sweep.requirement, sweep.points, sweep.natural_ratio), sweep.seeds[0]
+        if ratio is None or (ratio, seed) in sweep.done or len(sweep.done) >= search.max_legs:
+            return []
+        self.sweep = replace(sweep, ratios=sorted({*sweep.ratios, ratio}))
+        return [self._leg(len(sweep.done), ratio, seed)]
+
+    def next_leg(self) -> Leg | None:
+        """The first leg that is not done, None at the end."""
+        return next(iter(self.remaining()), None)
+
+    def add_predictions(self, finished: FinishedLeg) -> bool:
+        """Write the predictions of a leg. Returns whether it is the best so far, so that its model has to be saved next."""
+        point = finished.result
+        if isinstance(point, FailedLeg):
+            logger.warning("w_r = %.4g, seed %d: %s.", point.ratio, point.seed, point.reason)
+            return False
+        of_leg = {"weight_ratio": point.ratio, "seed": point.seed}
+        write_predictions(self.folder / point.predictions, finished.logits, finished.labels, of_leg)
+        return self.sweep.with_leg(point).choose().point == point
+
+    def add_point(self, finished: FinishedLeg) -> RatioSweep:
+        """Write the point of a leg, now that its model is safe, and only then remove what is not needed any more."""
+        before = self._best()
+        self.sweep = self._with_batch_size(finished).with_leg(finished.result)
+        self.sweep.save(self.folder)
+        best = self._best()
+        if before is not None and best != before:
+            shutil.rmtree(self.leg_of(before).model_folder, ignore_errors=True)
+            remove_checkpoints(self.leg_of(before).folder)
+        remove_checkpoints(finished.leg.folder)
+        return self.sweep
+
+    def choose(self) -> RatioSweep:
+        """Choose the leg whose model the trainer is to hold."""
+        if self.sweep.points:
+            choice = self.sweep.choose()
+            because = f"chosen for {choice.requirement.text}"
+            if not choice.met:
+                because = f"nearest to {choice.requirement.text}, which no leg meets"
+                logger.warning("%s", choice)
+            self.sweep = replace(self.sweep, kept=self.sweep.points.index(choice.point), kept_because=because)
+        return self.sweep
+
+    def finish(self) -> RatioSweep:
+        """Write which leg was chosen, now that its model is in the output folder, and remove it elsewhere."""
+        self.sweep.save(self.folder)
+        if self.sweep.kept_point is not None:
+            leg = self.leg_of(self.sweep.kept_point)
+            shutil.rmtree(leg.model_folder, ignore_errors=True)
+            remove_checkpoints(leg.folder)
+        legs = self.folder / LEGS_FOLDER
+        if legs.is_dir() and not any(legs.iterdir()):
+            legs.rmdir()
+        return self.sweep
+
+    def leg_of(self, point: SweepPoint) -> Leg:
+        """The leg of a point; its files have one name."""
+        name = Path(point.predictions).stem
+        return Leg(name, point.ratio, point.seed, self.sweep.epochs_per_ratio, self.folder)
+
+    def _with_batch_size(self, finished: FinishedLeg) -> RatioSweep:
+        """The sweep with the batch size of the batch-size finder, which all legs must have in common."""
+        arguments, size = self.sweep.arguments, finished.batch_size
+        if size is not None and arguments.get("found_batch_size", size) != size:
+            raise InvalidInputError(
+                f"{self.folder} has legs with batches of {arguments['found_batch_size']}, but now the batch-size finder "
+                f"needs {size}: set per_device_train_batch_size to a size that fits, and give another output folder."
+            )
+        return self.sweep if size is None else replace(self.sweep, arguments={**arguments, "found_batch_size": size})
+
+    def _best(self) -> SweepPoint | None:
+        return self.sweep.choose().point if self.sweep.points else None
+
+    def _leg(self, number: int, ratio: float, seed: int) -> Leg:
+        name = f"leg-{number:02d}_ratio-{ratio:.4g}_seed-{seed}"
+        return Leg(name, ratio, seed, self.sweep.epochs_per_ratio, self.folder)

@@ -1,0 +1,305 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from conftest import ROOT, make_model
+from weighloss.cli.arguments import DataArguments, ModelArguments
+from weighloss.cli.common import Command, check_training
+from weighloss.cli.main import main
+from weighloss.cli.model import classifier_init, load_tokenizer
+from weighloss.errors import InvalidInputError
+
+COMMANDS = ("sweep", "train", "plot", "push")
+
+
+def ended(*words: object) -> str | int | None:
+    """The message or the status that the `weighloss` command ends with."""
+    with pytest.raises(SystemExit) as end:
+        main(list(map(str, words)))
+    return end.value.code
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    """Loading a tokenizer, which comes before the data, fails the test."""
+
+    def fail(*args):
+        raise AssertionError("data would be loaded")
+
+    monkeypatch.setattr("weighloss.cli.common.load_tokenizer", fail)
+    monkeypatch.setattr("weighloss.cli.common.load_data", fail)
+
+
+def test_the_help_of_weighloss_names_every_command_and_imports_no_large_library():
+    code = (
+        "import sys\n"
+        "from weighloss.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "finally: print({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr.strip() == "set()"
+    for command in COMMANDS:
+        assert f"\n  {command} " in run.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_names_the_command_as_it_was_called(command, capsys, run_script):
+    assert ended(command, "--help") == 0
+    assert f"usage: weighloss {command} " in capsys.readouterr().out.replace("\n", " ")
+    script = "plot_precision_recall.py" if command == "plot" else f"{command}.py"
+    assert run_script(script, "--help") == "0"
+    shown = capsys.readouterr().out
+    assert f"{script} " in shown.replace("\n", " ")
+    assert "weighloss " + command not in shown.partition("options:")[0]
+
+
+def test_python_m_weighloss_is_the_command_too():
+    run = subprocess.run(
+        [sys.executable, "-m", "weighloss", "nothing"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert run.returncode == 2
+    assert "choose from" in run.stderr
+    assert ended("--version") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--num_train_epochs", 3], "--num_train_epochs has no effect on a sweep: write --epochs_per_ratio instead."),
+        (["--num-train-epochs=3"], "--num_train_epochs has no effect on a sweep"),
+        (["--weight_ratio", 7], "--weight_ratio has no effect on a sweep: write --ratios instead."),
+        (
+            ["--resume_from_checkpoint", "x"],
+            "--resume_from_checkpoint has no effect on a sweep, which resumes by itself",
+        ),
+        (["--search", "True", "--ratios", 1, 7], "--ratios has no effect with --search"),
+        (["--search", "--num_ratios", 13], "--num_ratios has no effect with --search"),
+        (["--max_legs", 6], "--max_legs has no effect without --search True"),
+        (["--ratios", 1, 7, "--ratio_span", 100], "--ratio_span has no effect with --ratios"),
+        (["--gpus_per_trial", 1], "--gpus_per_trial has no effect without --backend ray: add it."),
+        (["--search", "--backend", "ray"], "--search fine-tunes at one ratio after the other"),
+        (["--search", "--max_legs", 1], "max_legs"),
+        (["--ratios", 0], "'0'"),
+        (["--ratios", "nan"], "'nan'"),
+        (["--ratios", "natral"], "'natral'"),
+        (["--num_ratios", 1], "num_ratios"),
+        (["--ratio_span", 0.5], "ratio_span"),
+        (["--seeds", -1], "seed"),
+        (["--epochs_per_ratio", 0], "epochs_per_ratio"),
+        (["--choose", "recal>=0.9"], "recal>=0.9"),
+        (["--max_steps", 0], "--max_steps must be at least 1, got 0."),
+        (["--per_device_train_batch_size", 0], "--per_device_train_batch_size must be at least 1, got 0."),
+        (["--per_device_eval_batch_size", -8], "--per_device_eval_batch_size must be at least 1, got -8."),
+        (["--gradient_accumulation_steps", 0], "--gradient_accumulation_steps must be at least 1, got 0."),
+        (["--max_seq_length", 0], "--max_seq_length must be at least 1, got 0."),
+        (["--label_column_name", "label"], "--label_column_name has no effect on the built-in sentences"),
+        (["--dataset_name", "imdb", "--train_file", "x.csv"], "--dataset_name has no effect on files"),
+    ],
+)
+def test_a_sweep_refuses_flags_that_cannot_work_before_it_loads_data(no_data, tmp_path, words, sentence):
+    message = ended("sweep", *words, "--output_dir", tmp_path / "out")
+    assert message.startswith("error: ")
+    assert sentence in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--weight_ratio", 0], "weight ratio"),
+        (["--weight_ratio", "natral"], "'natral'"),
+        (["--num_train_epochs", 0], "--num_train_epochs must be above 0, got 0."),
+        (["--max_steps", -5], "--max_steps must be at least 1, got -5."),
+        (["--class_weights", "{spam: 3}"], "class_weights='{spam: 3}'"),
+        (["--load_best_model_at_end", "True"], "add --eval_strategy epoch --save_strategy epoch"),
+        (["--load_best_model_at_end", "--save_strategy", "epoch"], "save and eval strategy"),
+        (["--text_column_names", "sms"], "--text_column_names has no effect on the built-in sentences"),
+    ],
+)
+def test_a_training_refuses_flags_that_cannot_work_before_it_loads_data(no_data, tmp_path, words, sentence):
+    message = ended("train", *words, "--output_dir", tmp_path / "out")
+    assert message.startswith("error: ")
+    assert sentence in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("command", ["sweep", "train"])
+@pytest.mark.parametrize("kind", ["file", "below a file", "/proc"])
+def test_an_output_folder_that_cannot_be_written_to_is_refused_in_one_sentence(no_data, tmp_path, command, kind):
+    (tmp_path / "file").write_text("mine")
+    folder = {"file": tmp_path / "file", "below a file": tmp_path / "file" / "out", "/proc": Path("/proc/out")}[kind]
+    message = ended(command, "--output_dir", folder)
+    assert message.startswith(f"error: the folder {folder} cannot be written to (")
+    assert message.endswith("): give another --output_dir.")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_output_folder_is_refused(no_data, tmp_path):
+    (tmp_path / "out").mkdir(mode=0o500)
+    assert "cannot be written to (Permission denied)" in ended("train", "--output_dir", tmp_path / "out")
+
+
+@pytest.mark.parametrize("command", ["sweep", "train"])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("README.md", "# My project"),
+        ("config.json", '{"model_type": "bert"}'),
+        ("config.json", "not JSON"),
+        ("config.json", "[]"),
+    ],
+)
+def test_files_that_weighloss_did_not_write_are_not_overwritten(no_data, tmp_path, command, file, content):
+    (tmp_path / file).write_text(content)
+    message = ended(command, "--output_dir", tmp_path)
+    assert message == (
+        f"error: {tmp_path / file} would be overwritten, and weighloss did not write it: give another --output_dir."
+    )
+    assert (tmp_path / file).read_text() == content
+
+
+@pytest.mark.parametrize("own", [("config.json", '{"weight_ratio": 7}'), ("class_weights.json", "{}")])
+def test_the_output_of_an_earlier_training_may_be_overwritten(tmp_path, own):
+    from weighloss import WeightedLossConfig
+
+    (tmp_path / "README.md").write_text("# A card")
+    (tmp_path / own[0]).write_text(own[1])
+    check_training(WeightedLossConfig(str(tmp_path)), DataArguments(), ())
+
+
+def test_a_training_into_the_folder_of_a_sweep_is_refused(no_data, tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    assert "holds a sweep, whose model would be overwritten: give another" in ended("train", "--output_dir", tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_flag_ends_with_usage_and_its_name(command, capsys):
+    needed = {"plot": ["out"], "push": ["out", "--hub_model_id", "user/spam"]}.get(command, [])
+    assert ended(command, *needed, "--no_such_flag", 7) == 2
+    assert "unrecognized arguments: --no_such_flag 7\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--train_file", "a.csv", "b.csv"], ["--choose", "cost", "fp=1", "fn=20"], ["--learning_rate", "1e-4", "2e-4"]],
+)
+def test_a_second_value_of_a_flag_is_said_to_be_one_too_many(words, capsys):
+    assert ended("sweep", *words) == 2
+    assert f"{' '.join(words[2:])} (give a flag one value, and quote one with blanks)" in capsys.readouterr().err
+
+
+def test_abbreviated_flags_are_unknown(capsys):
+    assert ended("sweep", "--num_train", 3) == 2
+    assert "unrecognized arguments: --num_train 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--hub_token", "hf_secret"], ["--hub_token=hf_secret"], ["--hub-token", "hf_secret"], ["--token", "hf_secret"]],
+)
+def test_a_token_is_not_in_the_command_that_starts_again(monkeypatch, capsys, flags):
+    monkeypatch.setattr("sys.argv", ["train.py", *flags, "--output_dir", "a b"])
+    for argv, name in ((None, "train.py"), (sys.argv[1:], "weighloss train")):
+        with pytest.raises(SystemExit) as end, Command("train", argv).ends_in_one_sentence():
+            os.kill(os.getpid(), signal.SIGTERM)
+        shown = capsys.readouterr().err
+        assert end.value.code == 128 + signal.SIGTERM
+        assert "stopped; to start again, run " in shown
+        assert f"{name} --" in shown
+        assert shown.rstrip().endswith("*** --output_dir 'a b'")
+        assert "hf_secret" not in shown
+
+
+def test_a_token_is_not_in_the_message_about_unknown_flags(capsys):
+    assert ended("push", "out", "--hub_model_id", "user/spam", "--token", "hf_secret", "--hub_t=hf_secret") == 2
+    shown = capsys.readouterr().err
+    assert "--token *** --hub_t=***" in shown
+    assert "hf_secret" not in shown
+
+
+def test_a_stopped_training_names_its_last_complete_checkpoint(tmp_path, capsys):
+    for step in (3, 12, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (3, 12):  # at 20 it was being written
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    with pytest.raises(SystemExit), Command("train", []).ends_in_one_sentence(checkpoints_in=str(tmp_path)):
+        os.kill(os.getpid(), signal.SIGINT)
+    shown = capsys.readouterr().err.rstrip()
+    assert shown.endswith(f"to resume, run weighloss train --resume_from_checkpoint {tmp_path / 'checkpoint-12'}")
+
+
+def test_a_stopped_command_leaves_the_signals_as_they_were():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit), Command("sweep", []).ends_in_one_sentence(goes_on=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_full_disk_ends_in_one_sentence_with_the_file():
+    command = Command("sweep", [])
+    with pytest.raises(SystemExit, match="no room is left to write out/model: "), command.ends_in_one_sentence():
+        raise OSError(28, "No space left on device", "out/model")
+
+
+def test_an_error_of_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), Command("sweep", []).ends_in_one_sentence():
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize("name", ["./spam_model", "models/spam/best", "/no/such/folder", "~/spam_model", "../x"])
+def test_a_model_path_that_does_not_exist_is_no_repo_id(name):
+    for load in (load_tokenizer, lambda args: classifier_init(args, ["ham", "spam"])):
+        with pytest.raises(
+            InvalidInputError, match=f"there is no folder {name}: check the path of --model_name_or_path"
+        ):
+            load(ModelArguments(model_name_or_path=name))
+    with pytest.raises(InvalidInputError, match="check the path of --tokenizer_name"):
+        load_tokenizer(ModelArguments(tokenizer_name=name))
+
+
+def test_a_published_classifier_with_other_classes_starts_with_a_new_head_where_that_is_asked(tmp_path):
+    make_model(num_labels=5).save_pretrained(tmp_path)
+    args = ModelArguments(model_name_or_path=str(tmp_path))
+    with pytest.raises(
+        InvalidInputError, match="the data's 2 classes: write --ignore_mismatched_sizes True"
+    ) as caught:
+        classifier_init(args, ["ham", "spam"])()
+    assert "\n" not in str(caught.value)
+    model = classifier_init(ModelArguments(args.name, ignore_mismatched_sizes=True), ["ham", "spam"])()
+    assert model.config.id2label == {0: "ham", 1: "spam"}
+    assert model.classifier.out_features == 2
+
+
+def test_a_fine_tuned_classifier_takes_the_names_and_the_order_of_the_data(tmp_path):
+    model = make_model()
+    model.config.id2label, model.config.label2id = {0: "spam", 1: "ham"}, {"spam": 0, "ham": 1}
+    model.save_pretrained(tmp_path)
+    loaded = classifier_init(ModelArguments(model_name_or_path=str(tmp_path)), ["ham", "spam"])()
+    assert loaded.config.id2label == {0: "ham", 1: "spam"}
+
+
+def test_a_tokenizer_without_padding_is_refused(tmp_path, small_model):
+    tokenizer = AutoTokenizer.from_pretrained(small_model)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InvalidInputError, match="has no padding token"):
+        load_tokenizer(ModelArguments(model_name_or_path=str(tmp_path)))
+
+
+def test_a_sweep_that_is_not_there_cannot_be_drawn(tmp_path):
+    assert ended("plot", tmp_path).startswith("error: there is no sweep at")
+    (tmp_path / "file").write_text("")
+    assert ended("plot", tmp_path / "file").startswith("error: ")
+
+
+def test_a_folder_that_is_not_there_cannot_be_pushed(tmp_path):
+    assert ended("push", tmp_path / "no", "--hub_model_id", "user/spam").startswith(
+        f"error: there is no folder {tmp_path / 'no'}"
+    )
