@@ -72,7 +72,7 @@ def test_a_sweep_over_a_file_ends_with_table_sentences_charts_and_the_best_model
         assert (out / chart).stat().st_size > 5000
     assert "---" in (out / "README.md").read_text()
 
-    best = sweep.best("f1")
+    best = sweep.choose("f1").point.ratio
     assert f"the model of w_r = {best:.4g} are in {out}" in printed
     assert json.loads((out / "config.json").read_text())["weight_ratio"] == best
     classify = pipeline("text-classification", str(out), top_k=None)
@@ -203,6 +203,14 @@ def test_code_of_metrics_is_not_downloaded_unless_it_is_trusted(run, flags, tmp_
     assert "\n" not in message
 
 
+def test_a_sweep_whose_legs_all_fail_says_why(run, flags, tmp_path):
+    message = run(
+        "sweep", *flags, "--output_dir", tmp_path, "--ratios", 1, 7, "--learning_rate", 1e30, "--adam_epsilon", 0
+    )
+    assert message.startswith("error: no leg has results: the loss is nan")
+    assert "\n" not in message
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -230,7 +238,7 @@ def test_a_stopped_sweep_says_the_command_that_resumes_it(flags, tmp_path, numbe
     out = tmp_path / "out"
     words = [*flags, "--output_dir", str(out), "--ratios", "1", "2", "4", "8", "16", "--epochs_per_ratio", "20"]
     process = subprocess.Popen([sys.executable, "-m", "weighloss", "sweep", *words], stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not any(out.glob("predictions/*")):
+    while process.poll() is None and not ((out / "sweep.json").exists() and RatioSweep.load(out).points):
         time.sleep(0.1)
     os.kill(process.pid, number)
     last = process.communicate()[1].splitlines()[-1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve
 
-from test_record import ARTICLE, make_point, make_sweep
+from results.sweeps import ARTICLE, make_point, make_sweep
 from weighloss import InvalidInputError, RatioSweep, plot_sweep
 from weighloss.results.files import write_predictions
 

@@ -3,6 +3,7 @@ import pytest
 
 from weighloss import precision_recall
 from weighloss.results.bootstrap import bootstrap, interval
+from weighloss.weighting.task import Task
 
 
 def leg(generator, size: int, share: float, recall: float, false_alarms: float):
@@ -67,7 +68,8 @@ def test_averages_have_intervals_around_them(kind):
         labels = (generator.random((300, 4)) < 0.3).astype(int)
         logits = np.where(generator.random((300, 4)) < 0.85, labels, 1 - labels) - 0.5
         own = precision_recall((logits > 0).ravel().astype(int), labels.ravel())
-    intervals = bootstrap([(logits, labels)])
+    task = Task.MULTICLASS if kind == "three_classes" else Task.MULTILABEL
+    intervals = bootstrap([(logits, labels)], task)
     for name, ends in (("precision", intervals.precision), ("recall", intervals.recall)):
         assert ends[0, 0] < own[name] < ends[0, 1]
         assert ends[0, 1] - ends[0, 0] < 0.15
@@ -87,6 +89,6 @@ def test_averages_over_many_small_classes_or_one_that_is_never_right_lie_in_thei
     wrong = generator.random(len(labels)) < 0.1
     predicted = np.where(wrong, classes - 1 if absent else generator.integers(0, classes, len(labels)), labels)
     own = precision_recall(predicted, labels, average="macro")
-    intervals = bootstrap([(np.eye(classes)[predicted], labels)])
+    intervals = bootstrap([(np.eye(classes)[predicted], labels)], Task.MULTICLASS)
     assert intervals.precision[0, 0] <= own["precision"] <= intervals.precision[0, 1]
     assert intervals.recall[0, 0] <= own["recall"] <= intervals.recall[0, 1]

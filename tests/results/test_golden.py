@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from weighloss import RatioSweep, report
+from weighloss import RatioSweep, reports
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_finished_sweep_keeps_its_table_choices_and_break_even(name):
     sweep, expected = RatioSweep.load(GOLDEN / name), EXPECTED[name]
-    assert [row[:10] for row in report.rows(sweep)] == expected["rows"]
+    assert [row[:10] for row in reports.rows(sweep)] == expected["rows"]
     assert sweep.break_even() == pytest.approx(expected["break_even"], rel=1e-12)
     interval = sweep.break_even_interval()
     assert (interval is None) == (expected["break_even_interval"] is None)
@@ -24,4 +24,4 @@ def test_a_finished_sweep_keeps_its_table_choices_and_break_even(name):
         found = {name: getattr(choice.point, name) for name in ("ratio", "seed", "precision", "recall")}
         assert found | {"met": choice.met} == wanted, requirement
     for ratio, sentence in expected["sentences"].items():
-        assert report.sentence(sweep, float(ratio)) == sentence
+        assert reports.sentence(sweep, float(ratio)) == sentence

@@ -7,44 +7,66 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import confusion_matrix, f1_score, matthews_corrcoef, precision_score, recall_score
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    matthews_corrcoef,
+    multilabel_confusion_matrix,
+    precision_recall_fscore_support,
+)
 from transformers import EvalPrediction
 
 from weighloss import InvalidInputError, PrecisionRecall, classification_metrics, precision_recall
+from weighloss.results.metrics import confusion
+from weighloss.weighting.task import Task
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 
 
-@given(pairs=pairs, positive=st.integers(0, 4))
-def test_the_positive_label_is_judged_as_scikit_learn_judges_it_against_the_rest(pairs, positive):
-    predictions, references = np.array(pairs).T
-    ours = precision_recall(predictions, references, positive)
-    truth, guess = references == positive, predictions == positive
-    (tn, fp), (fn, tp) = confusion_matrix(truth, guess, labels=[False, True]).tolist()
-    assert (ours["tn"], ours["fp"], ours["fn"], ours["tp"]) == (tn, fp, fn, tp)
-    assert ours["precision"] == precision_score(truth, guess, zero_division=0)
-    assert ours["recall"] == recall_score(truth, guess, zero_division=0)
-    assert ours["f1"] == f1_score(truth, guess, zero_division=0)
-    assert ours["accuracy"] == (predictions == references).mean()
-
-
-@given(pairs=pairs, average=st.sampled_from(["macro", "micro"]))
+@given(pairs=pairs)
 @settings(deadline=None)
-def test_averages_are_scikit_learns(pairs, average):
+def test_confusion_counts_are_those_of_scikit_learn(pairs):
     predictions, references = np.array(pairs).T
-    ours = precision_recall(predictions, references, average=average)
-    assert ours["precision"] == pytest.approx(
-        precision_score(references, predictions, average=average, zero_division=0)
-    )
-    assert ours["recall"] == pytest.approx(recall_score(references, predictions, average=average, zero_division=0))
-    assert ours["tp"] == (predictions == references).sum()
-    assert ours["fp"] == ours["fn"] == (predictions != references).sum()
+    classes = np.union1d(predictions, references)
+    ours = confusion(predictions, references, classes)
+    expected = multilabel_confusion_matrix(references, predictions, labels=classes).reshape(-1, 4).T
+    assert np.array_equal([ours.tn, ours.fp, ours.fn, ours.tp], expected)
 
 
-def test_the_metric_says_when_a_denominator_is_zero():
-    with pytest.warns(UndefinedMetricWarning, match="no predicted samples"):
-        results = PrecisionRecall().compute(predictions=[0, 0], references=[0, 1])
+@given(pairs=pairs, average=st.sampled_from(["binary", "macro", "micro"]), positive=st.integers(0, 4))
+@settings(deadline=None)
+def test_precision_recall_and_f1_are_those_of_scikit_learn(pairs, average, positive):
+    predictions, references = np.array(pairs).T
+    ours = precision_recall(predictions, references, positive, average)
+    judged = references, predictions
+    if average == "binary":  # scikit-learn refuses more than two classes
+        judged = references == positive, predictions == positive
+        expected = confusion_matrix(*judged, labels=[False, True]).ravel().tolist()
+        assert [ours[name] for name in ("tn", "fp", "fn", "tp")] == expected
+    expected = precision_recall_fscore_support(*judged, average=average, zero_division=0)
+    assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx(expected[:3])
+    assert ours["accuracy"] == pytest.approx(accuracy_score(references, predictions))
+
+
+@given(
+    logits=arrays(np.float32, (12, 3), elements=st.floats(-3, 3, width=32)),
+    labels=arrays(np.int64, (12, 3), elements=st.integers(0, 1)),
+    unknown=st.integers(0, 11),
+)
+@settings(deadline=None)
+def test_metrics_of_several_labels_are_micro_averages_over_the_labels_that_count(logits, labels, unknown):
+    labels[unknown] = -100
+    ours = classification_metrics(Task.MULTILABEL)(EvalPrediction(predictions=logits, label_ids=labels))
+    known = np.delete(labels, unknown, axis=0), np.delete(logits > 0, unknown, axis=0).astype(int)
+    expected = precision_recall_fscore_support(*known, average="micro", zero_division=0)
+    assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx(expected[:3])
+    counts = multilabel_confusion_matrix(*known).sum(axis=0).ravel().tolist()
+    assert [ours[name] for name in ("tn", "fp", "fn", "tp")] == counts
+
+
+def test_where_a_denominator_is_zero_the_metric_is_zero():
+    results = PrecisionRecall().compute(predictions=[0, 0], references=[0, 1])
     assert results["precision"] == results["recall"] == results["f1"] == 0
 
 
@@ -61,7 +83,7 @@ def test_the_metric_accumulates_batches_and_reports_matthews_correlation():
 
 
 def test_an_unknown_average_is_refused():
-    with pytest.raises(InvalidInputError, match="'binary', 'macro', 'micro'"):
+    with pytest.raises(InvalidInputError, match="'binary', 'macro' or 'micro'"):
         precision_recall(np.array([0]), np.array([0]), average="weighted")
 
 
@@ -115,20 +137,6 @@ def test_predictions_in_a_list_of_batches_are_those_in_one_array():
     assert classification_metrics()(batches) == whole
 
 
-def test_of_several_labels_precision_and_recall_are_scikit_learns_micro_averages():
-    generator = np.random.default_rng(0)
-    logits, labels = generator.normal(size=(40, 3)), (generator.random((40, 3)) < 0.3).astype(np.float32)
-    metrics = classification_metrics()(EvalPrediction(predictions=logits, label_ids=labels))
-    predicted = (logits > 0).astype(int)
-    assert metrics["precision"] == pytest.approx(precision_score(labels, predicted, average="micro"))
-    assert metrics["recall"] == pytest.approx(recall_score(labels, predicted, average="micro"))
-    assert metrics["f1"] == pytest.approx(f1_score(labels, predicted, average="micro"))
-    assert metrics["tp"] + metrics["fp"] + metrics["fn"] + metrics["tn"] == 120
-    labels[0, 0] = -100
-    metrics = classification_metrics()(EvalPrediction(predictions=logits, label_ids=labels))
-    assert metrics["tp"] + metrics["fp"] + metrics["fn"] + metrics["tn"] == 119
-
-
 def test_labels_in_a_column_of_their_own_are_those_in_a_row():
     logits, labels = np.random.default_rng(0).normal(size=(6, 2)), np.array([1, 0, -100, 1, 1, 0])
     row, column = (
@@ -139,12 +147,13 @@ def test_labels_in_a_column_of_their_own_are_those_in_a_row():
 
 
 @pytest.mark.parametrize(
-    ("predictions", "labels", "found"),
+    ("predictions", "labels", "task", "found"),
     [
-        (np.array([1, 0]), np.array([1, 1]), "class ids"),
-        (np.zeros((2, 2)), np.array([[0.3, 1], [0, 1]]), "between them"),
+        (np.array([1, 0]), np.array([1, 1]), Task.BINARY, r"predictions of shape \(2,\)"),
+        (np.zeros((2, 3), int), np.array([[1, 0, 1], [0, 1, 0]]), Task.MULTILABEL, "int64 logits"),
+        (np.zeros((2, 2)), np.array([[0.3, 1], [0, 1]]), Task.MULTILABEL, "labels from 0.0 to 1.0"),
     ],
 )
-def test_what_is_no_logits_and_labels_of_0_and_1_is_refused(predictions, labels, found):
-    with pytest.raises(InvalidInputError, match=f"{found} were found: give compute_metrics"):
-        classification_metrics()(EvalPrediction(predictions=predictions, label_ids=labels))
+def test_other_predictions_than_logits_and_other_labels_are_refused(predictions, labels, task, found):
+    with pytest.raises(InvalidInputError, match=f"{found}.*: give compute_metrics"):
+        classification_metrics(task)(EvalPrediction(predictions=predictions, label_ids=labels))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, precision_recall_curve
 
-from test_record import make_point, make_sweep
+from results.sweeps import make_point, make_sweep
 from weighloss import RatioSweep, precision_recall, report
 from weighloss.results.calibration import expected_calibration_error
 from weighloss.results.requirement import Requirement

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
+from test_legs import standalone
 from weighloss import (
     InvalidInputError,
     RatioSearch,
@@ -21,10 +23,9 @@ from weighloss import (
     WeightedLossTrainer,
     precision_recall,
 )
-from weighloss.rewind import FreshState
 from weighloss.results.files import has_no_room
+from weighloss.sweep.leg import InitialState
 
-# Dropout, warm-up, two micro-batches a step, an incomplete last step.
 TRAINING = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 2,
@@ -32,16 +33,6 @@ TRAINING = {
     "warmup_steps": 0.2,
     "weight_decay": 0.01,
 }
-
-
-class FinalWeights(TrainerCallback):
-    """Keeps the weights at the end of every epoch."""
-
-    def __init__(self):
-        self.epochs = []
-
-    def on_epoch_end(self, args, state, control, model=None, **kwargs):
-        self.epochs.append(parameters(model).clone())
 
 
 def make_sweep(
@@ -59,127 +50,45 @@ def make_sweep(
     )
 
 
-def standalone(path, train_data, eval_data, ratio, seed, config=None, **kwargs):
-    """Logits and weights of a fresh run with one ratio and seed."""
-    models = {} if "model_init" in kwargs else {"model": make_model()}
-    config = {"weight_ratio": ratio, "seed": seed, "num_train_epochs": 1} | TRAINING | (config or {})
-    trainer = WeightedLossTrainer(
-        args=WeightedLossConfig(str(path), **quiet_args(**config)),
-        train_dataset=train_data,
-        data_collator=collate,
-        **models,
-        **kwargs,
-    )
+@pytest.mark.parametrize("choose", ["f1", "recall>=0.9", "cost fp=1 fn=20", "precision>=0.1 @90%"])
+def test_by_default_the_trainer_holds_the_chosen_legs_model_and_it_is_in_the_folder(
+    tmp_path, train_data, eval_data, choose
+):
+    callback = RatioSweepCallback(ratios=[0.1, 2, 9, 300], choose=choose)
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback, {"learning_rate": 3e-3, "num_train_epochs": 1})
     trainer.train()
-    logits = trainer.predict(eval_data).predictions
-    if trainer.args.train_sampling_strategy == "group_by_length":  # shuffles the rows of predict() as well
-        logits = logits[np.argsort(list(trainer._get_eval_sampler(eval_data)))]
-    return logits, parameters(trainer.model)
+    sweep = RatioSweep.load(tmp_path)
+    kept = sweep.kept_point
+    assert kept == sweep.choose(choose).point == callback.sweep.kept_point
+    assert trainer.model.config.weight_ratio == trainer.args.weight_ratio == kept.ratio
+    assert trainer.model.config.requirement == sweep.requirement == choose
+    assert np.array_equal(trainer.predict(eval_data).predictions, sweep.predictions(kept)[0])
+    saved = type(trainer.model).from_pretrained(tmp_path)
+    assert torch.equal(parameters(saved), parameters(trainer.model))
+    assert saved.config.weight_ratio == kept.ratio
+    assert not (tmp_path / "legs").exists()
+    assert trainer.args.output_dir == str(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"train_sampling_strategy": "group_by_length"},
-        {"lr_scheduler_type": "cosine", "optim": "sgd", "data_seed": 5},
-        {"accelerator_config": {"use_seedable_sampler": False}},
-        {"dataloader_num_workers": 1},
-    ],
-    ids=["default", "group_by_length", "cosine_sgd_data_seed", "random_sampler", "worker"],
-)
-def test_every_leg_is_bit_for_bit_the_standalone_run(tmp_path, train_data, eval_data, config):
-    ends = FinalWeights()
-    callback = RatioSweepCallback(ratios=[0.5, 4, 30], seeds=[3, 7])
-    trainer = make_sweep(tmp_path / "sweep", train_data, eval_data, callback, config, [ends])
-    trainer.train()
-    sweep = RatioSweep.load(tmp_path / "sweep")
-    assert [(point.ratio, point.seed) for point in sweep.points] == [(r, s) for s in (3, 7) for r in (0.5, 4, 30)]
-    for point, weights in zip(sweep.points, ends.epochs, strict=True):
-        logits, final = standalone(tmp_path, train_data, eval_data, point.ratio, point.seed, config)
-        assert torch.equal(weights, final)
-        swept, labels = sweep.predictions(point)
-        assert np.array_equal(swept, logits)
-        assert labels.tolist() == eval_data["label"][:]
-        measured = precision_recall(logits.argmax(-1), labels)
-        assert {name: getattr(point, name) for name in ("tp", "fp", "fn", "tn", "precision", "recall", "f1")} == {
-            name: value for name, value in measured.items() if name != "accuracy"
-        }
-    assert not torch.equal(ends.epochs[0], ends.epochs[3])
-
-
-def test_with_model_init_every_seed_has_the_head_of_a_fresh_run(tmp_path, train_data, eval_data):
-    def model_init():
-        return make_model(seed=torch.initial_seed())
-
-    callback = RatioSweepCallback(ratios=[1, 9], seeds=[1, 2])
-    make_sweep(tmp_path / "sweep", train_data, eval_data, callback, model_init=model_init).train()
-    for point in callback.sweep.points:
-        logits, _ = standalone(tmp_path, train_data, eval_data, point.ratio, point.seed, model_init=model_init)
-        assert np.array_equal(callback.sweep.predictions(point)[0], logits)
-
-
-def test_legs_of_several_epochs_are_the_standalone_runs_of_as_many(tmp_path, train_data, eval_data):
-    callback = RatioSweepCallback(ratios=[1, 9], epochs_per_ratio=2)
-    make_sweep(tmp_path / "sweep", train_data, eval_data, callback).train()
-    assert len(callback.sweep.points) == 2
-    for point in callback.sweep.points:
-        logits, _ = standalone(tmp_path, train_data, eval_data, point.ratio, 42, {"num_train_epochs": 2})
-        assert np.array_equal(callback.sweep.predictions(point)[0], logits)
-
-
-def test_frozen_parameters_are_left_alone_and_not_copied(tmp_path, train_data, eval_data):
+def test_frozen_weights_come_back_and_one_copy_is_kept(tmp_path, train_data, eval_data):
     model = make_model()
     model.bert.embeddings.requires_grad_(False)
-    callback = RatioSweepCallback(ratios=[1, 9])
     trainer = WeightedLossTrainer(
         model=model,
         args=TrainingArguments(str(tmp_path), **quiet_args(**TRAINING)),
         train_dataset=train_data,
         eval_dataset=eval_data,
         data_collator=collate,
-        callbacks=[callback],
     )
-    before = model.bert.embeddings.word_embeddings.weight.clone()
-    assert "bert.embeddings.word_embeddings.weight" not in FreshState(trainer)._weights
-    trainer.train()
-    assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
-
-
-@pytest.mark.parametrize("save_strategy", ["best", "epoch", "steps"])
-def test_the_best_ratios_model_is_left_in_the_trainer(tmp_path, train_data, eval_data, save_strategy):
-    config = {
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "f1",
-        "save_strategy": save_strategy,
-        "eval_strategy": "epoch" if save_strategy == "epoch" else "steps",
-        "eval_steps": 1000,
-        "save_steps": 1000,
-        "save_total_limit": 1,
-    }
-    callback = RatioSweepCallback(ratios=[0.1, 4, 300])
-    trainer = make_sweep(tmp_path, train_data, eval_data, callback, config)
-    trainer.train()
-    sweep = RatioSweep.load(tmp_path)
-    best = max(sweep.points, key=lambda point: point.f1)
-    assert best.f1 > min(point.f1 for point in sweep.points)
-    assert sweep.best("f1") == best.ratio
-    assert trainer.model.config.weight_ratio == trainer.args.weight_ratio == best.ratio
-    assert np.array_equal(trainer.predict(eval_data).predictions, sweep.predictions(best)[0])
-    trainer.save_model(tmp_path / "saved")
-    assert json.loads((tmp_path / "saved" / "config.json").read_text())["weight_ratio"] == best.ratio
-    assert len(list(tmp_path.glob("checkpoint-*"))) <= 2
-
-
-def test_without_best_model_the_trainer_says_that_it_holds_the_last_legs(tmp_path, train_data, eval_data, caplog):
-    callback = RatioSweepCallback(ratios=[1, 9])
-    trainer = make_sweep(tmp_path, train_data, eval_data, callback)
-    trainer.train()
-    assert trainer.model.config.weight_ratio == 9
-    assert "load_best_model_at_end=True" in caplog.text
-    assert np.array_equal(
-        trainer.predict(eval_data).predictions, callback.sweep.predictions(callback.sweep.points[-1])[0]
-    )
+    state, before = InitialState(trainer), parameters(model).clone()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    model.requires_grad_(True)
+    state.restore()
+    assert torch.equal(parameters(model), before)
+    assert not any(parameter.requires_grad for parameter in model.bert.embeddings.parameters())
+    assert model.classifier.weight.requires_grad
 
 
 def test_plain_training_arguments_sweep_the_default_grid_and_come_back_unchanged(tmp_path, train_data, eval_data):
@@ -194,26 +103,32 @@ def test_plain_training_arguments_sweep_the_default_grid_and_come_back_unchanged
     sweep = callback.sweep
     assert sweep.ratios == sorted([sweep.natural_ratio / 4, sweep.natural_ratio, sweep.natural_ratio * 4, 1])
     assert trainer.args.to_dict() == before
-    assert trainer.args.weight_ratio == sweep.ratios[-1]
+    assert trainer.args.weight_ratio == sweep.kept_point.ratio
     assert trainer.compute_metrics is compute_metrics
 
 
-def test_the_users_metrics_are_logged_beside_the_sweeps_and_can_choose(tmp_path, train_data, eval_data):
-    config = {"load_best_model_at_end": True, "metric_for_best_model": "flagged", "save_strategy": "best"}
+def test_the_users_metrics_are_in_the_record_and_logged_beside_the_losses(tmp_path, train_data, eval_data):
+    logged = []
+
+    class Logs(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            logged.append(dict(logs))
+
     callback = RatioSweepCallback(ratios=[0.1, 300])
     trainer = make_sweep(
         tmp_path,
         train_data,
         eval_data,
         callback,
-        config,
+        callbacks=[Logs()],
         compute_metrics=lambda prediction: {"flagged": int(prediction.predictions.argmax(-1).sum())},
     )
     trainer.train()
-    evaluations = [entry for entry in trainer.state.log_history if "eval_flagged" in entry]
+    evaluations = [entry for entry in logged if "eval_flagged" in entry]
     assert [entry["eval_weight_ratio"] for entry in evaluations] == [0.1, 300]
-    assert {"eval_precision", "eval_recall", "eval_plain_loss"} <= evaluations[0].keys()
-    assert trainer.args.weight_ratio == 300
+    assert "eval_plain_loss" in evaluations[0]
+    for point, entry in zip(callback.sweep.points, evaluations, strict=True):
+        assert point.other_metrics["flagged"] == entry["eval_flagged"] == point.tp + point.fp
 
 
 def test_predictions_are_read_by_datasets_and_the_plain_loss_is_theirs(tmp_path, train_data, eval_data):
@@ -249,64 +164,20 @@ def test_several_classes_sweep_by_macro_averages(tmp_path):
     assert callback.sweep.points[1].recall == expected["recall"]
 
 
-BEST = {"load_best_model_at_end": True, "save_strategy": "best"}
-GROUPED = {"train_sampling_strategy": "group_by_length"}
-
-
-class EpochData(torch.utils.data.Dataset):
-    def __init__(self, data):
-        self.data = list(data)
-
-    def __len__(self):
-        return len(self.data)
-
-    def __getitem__(self, i):
-        return self.data[i]
-
-
-class AugmentedData(EpochData):
-    def set_epoch(self, epoch):
-        pass
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"eval_data": None}, "needs an evaluation set"),
-        ({"eval_data": "several"}, "holds several"),
-        ({"train_data": AugmentedData(make_data(40, 0))}, "set_epoch"),
-        (
-            {"train_data": make_data(40, 0).to_iterable_dataset(), "config": {"class_counts": [3, 1], "max_steps": 9}},
-            "length",
-        ),
-        ({"config": {"max_steps": 9}}, "max_steps=9 would cut the sweep"),
-        ({"callback": {"ratios": None, "num_ratios": 3.0}}, "write a whole number from 2"),
-        ({"callback": {"ratios": None, "ratio_span": "100"}}, "write a finite number above 1"),
-        ({"callback": {"ratios": RatioSearch("f1"), "seeds": 5}}, r"write seeds=\[5\]"),
+        ({"eval_data": None}, "a sweep needs evaluation data: give eval_dataset"),
+        ({"eval_data": make_data(40, 0).to_iterable_dataset()}, "evaluation data of known length, got IterableDataset"),
         ({"config": {"enable_jit_checkpoint": True}}, "enable_jit_checkpoint saves in the middle of a step"),
-        ({"callback": {"ratios": []}}, "nothing to sweep over"),
-        ({"callback": {"seeds": []}}, "nothing to sweep over"),
-        ({"callback": {"ratios": [1, 0]}}, "positive finite number"),
-        ({"callback": {"ratios": [1, float("nan")]}}, "positive finite number"),
-        ({"callback": {"epochs_per_ratio": 0}}, "whole number from 1"),
-        ({"callback": {"epochs_per_ratio": "2"}}, "whole number from 1"),
-        ({"callback": {"ratios": 3.0}}, r"is no list: write ratios=\[3.0\]"),
-        ({"callback": {"seeds": 3}}, r"is no list: write seeds=\[3\]"),
-        ({"callback": {"ratios": "natural"}}, r"is no list: write ratios=\['natural'\]"),
-        ({"callback": {"seeds": [-1]}}, "whole numbers from 0"),
-        ({"callback": {"seeds": ["1"]}}, "whole numbers from 0"),
-        ({"callback": {"output_dir": __file__}}, "cannot hold the sweep"),
-        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "has 3 classes .* but the model has 2"),
+        ({"callback": {"output_dir": __file__}}, "cannot be written"),
+        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "num_labels=2: load the model with num_labels=3"),
         ({"eval_data": make_data(20, 0).remove_columns("label")}, "no label column"),
         ({"eval_data": make_data(20, 0).select([])}, "has 0 ham, 0 spam"),
-        ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "the positive one among them"),
-        ({"config": GROUPED | {"eval_do_concat_batches": False}}, "eval_do_concat_batches"),
-        ({"config": BEST | {"metric_for_best_model": "precison"}}, "'precison' is not measured"),
+        ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "recall need both classes"),
+        ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 1)}, "recall need both classes"),
         ({"config": {"class_weights": [1, 2]}}, "no ratio to sweep over"),
-        ({"config": {"prediction_loss_only": True}}, "keep the predictions"),
-        ({"config": BEST}, "'f1' or 'plain_loss'"),
-        ({"early_stopping": True}, "EarlyStoppingCallback"),
-        ({"config": {"train_sampling_strategy": "batch_rebalance"}}, "cannot be rewound"),
+        ({"preprocess_logits_for_metrics": lambda logits, labels: logits, "compute_metrics": lambda p: {}}, "preprocess"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -317,20 +188,51 @@ def test_a_sweep_that_cannot_work_is_refused_before_any_training(tmp_path, train
         def on_step_begin(self, *args, **kwargs):
             steps.append(1)
 
-    evaluation = change.get("eval_data", eval_data)
+    given = {name: value for name, value in change.items() if name not in ("eval_data", "train_data", "config", "callback")}
     trainer = make_sweep(
         tmp_path,
         change.get("train_data", train_data),
-        {"a": eval_data, "b": eval_data} if evaluation == "several" else evaluation,
+        change.get("eval_data", eval_data),
         RatioSweepCallback(**{"ratios": [1, 2]} | change.get("callback", {})),
-        {"metric_for_best_model": "loss", **change.get("config", {})},
-        [Steps(), *([EarlyStoppingCallback()] if "early_stopping" in change else [])],
+        change.get("config", {}),
+        [Steps()],
+        **given,
     )
     with pytest.raises(InvalidInputError, match=sentence) as caught:
         trainer.train()
     assert "\n" not in str(caught.value)
     assert not steps
     assert not (tmp_path / "sweep.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"num_ratios": 3.0}, "num_ratios must be an integer of at least 2, got 3.0"),
+        ({"num_ratios": 1}, "num_ratios must be an integer of at least 2, got 1"),
+        ({"ratio_span": "100"}, "ratio_span must be a finite number above 1, such as 100, got '100'"),
+        ({"ratios": []}, r"ratios must have at least one value, got \[\]"),
+        ({"seeds": []}, r"seeds must have at least one value, got \[\]"),
+        ({"ratios": [1, 0]}, "positive finite number"),
+        ({"ratios": [1, float("nan")]}, "positive finite number"),
+        ({"ratios": ["natural", "cubic"]}, "'cubic'"),
+        ({"epochs_per_ratio": 0}, "epochs_per_ratio must be an integer of at least 1, got 0"),
+        ({"epochs_per_ratio": "2"}, "epochs_per_ratio must be an integer of at least 1, got '2'"),
+        ({"ratios": 3.0}, r"ratios must be a list, got 3.0: write ratios=\[3.0\]"),
+        ({"seeds": 3}, r"seeds must be a list, got 3: write seeds=\[3\]"),
+        ({"ratios": "natural"}, r"ratios must be a list, got 'natural': write ratios=\['natural'\]"),
+        ({"seeds": [-1]}, "seeds must be integers from 0 to 4294967295"),
+        ({"seeds": ["1"]}, "seeds must be integers from 0 to 4294967295"),
+        ({"choose": "recal>=0.9"}, "is not a requirement: write 'recall>=0.9'"),
+        ({"ratios": RatioSearch(), "seeds": [1, 2]}, "a search needs a single seed"),
+        ({"ratios": RatioSearch(), "choose": "recall>=0.9 @90%"}, "leave the @ out"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_parameter_is_refused_by_the_constructor_before_there_are_any_data(parameters, sentence):
+    with pytest.raises(InvalidInputError, match=sentence) as caught:
+        RatioSweepCallback(**parameters)
+    assert "\n" not in str(caught.value)
 
 
 def test_ratios_may_be_schemes(tmp_path, train_data, eval_data):
@@ -344,32 +246,16 @@ def test_ratios_may_be_schemes(tmp_path, train_data, eval_data):
 def test_an_interrupted_sweeps_figures_are_not_those_of_the_model(tmp_path, train_data, eval_data):
     class Interrupt(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
-            if state.global_step > 15:
+            if args.weight_ratio == 9:
                 raise KeyboardInterrupt
 
     trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 9]), callbacks=[Interrupt()])
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-    facts = trainer._card_facts()
-    assert facts["sweep"] is None
-    assert facts["evaluation"] is None
-
-
-@pytest.mark.parametrize(
-    "config", [{"dataloader_drop_last": True}, {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}]
-)
-def test_predictions_of_grouped_rows_come_in_the_order_of_the_data(tmp_path, train_data, eval_data, config):
-    config = GROUPED | config | {"per_device_eval_batch_size": 16}
-    callback = RatioSweepCallback(ratios=[1, 9])
-    trainer = make_sweep(tmp_path, train_data, eval_data, callback, config)
-    trainer.train()
-    longest_first = trainer._get_eval_sampler(eval_data).rows
-    rows = sorted(longest_first[:96] if config.get("dataloader_drop_last") else longest_first)
-    logits, labels = RatioSweep.load(tmp_path).predictions(callback.sweep.points[-1])
-    assert labels.tolist() == eval_data.select(rows)["label"][:]
-    by_one = make_sweep(tmp_path / "by_one", train_data, eval_data, RatioSweepCallback(ratios=[1, 9]))
-    by_one.model = trainer.model
-    assert by_one.predict(eval_data.select(rows)).predictions == pytest.approx(logits, abs=1e-5)
+    trainer.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert trainer.finished_sweep is None
+    assert "model-index" not in card
 
 
 def test_a_sweep_within_a_search_of_hyperparameters_is_refused(tmp_path, train_data, eval_data):
@@ -393,7 +279,7 @@ def test_a_chart_that_cannot_be_drawn_does_not_end_the_training(tmp_path, train_
     def fail(*args, **kwargs):
         raise RuntimeError("Failed to process string with tex")
 
-    monkeypatch.setattr("weighloss.plot.plot_sweep", fail)
+    monkeypatch.setattr("weighloss.reports.plot.plot_sweep", fail)
     make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
     assert "The charts could not be drawn: Failed to process" in caplog.text
 
@@ -402,28 +288,60 @@ def test_a_chart_that_cannot_be_drawn_does_not_end_the_training(tmp_path, train_
 def test_sharded_training_is_refused_with_what_to_do_instead(tmp_path, train_data, eval_data, sharding):
     trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 2]))
     setattr(trainer, sharding, True)  # the real thing needs GPUs
-    with pytest.raises(InvalidInputError, match="hyperparameter_search over weight_ratio"):
+    with pytest.raises(InvalidInputError, match="give the trainer model_init"):
         trainer.train()
 
 
 def test_a_folder_that_holds_another_sweep_is_refused(tmp_path, train_data, eval_data):
     make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
     before = (tmp_path / "sweep.json").read_bytes()
-    with pytest.raises(InvalidInputError, match=r"already holds another sweep \(ratios: 2 here, 1 there\)"):
+    with pytest.raises(InvalidInputError, match=r"already contains another sweep \(ratios: 2 here, 1 there\)"):
         make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[2])).train()
     assert (tmp_path / "sweep.json").read_bytes() == before
 
 
-def test_another_requirement_of_the_same_sweep_is_sent_to_its_legs(tmp_path, train_data, eval_data):
-    keeping = {"load_best_model_at_end": True, "save_strategy": "best", "metric_for_best_model": "f1"}
-    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1], choose="f1"), keeping).train()
-    with pytest.raises(InvalidInputError, match=r"again: ask RatioSweep.load.*recall>=0.9'"):
-        make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback([1], choose="recall>=0.9"), keeping).train()
+@pytest.mark.parametrize("name", ["config.json", "README.md", "model.safetensors"])
+def test_a_folder_with_files_of_somebody_else_is_refused(tmp_path, train_data, eval_data, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InvalidInputError, match=f"contains {name}, which no sweep wrote"):
+        make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_checkpoints_and_other_files_that_were_there_before_stay(tmp_path, train_data, eval_data):
+    for name in ("checkpoint-3", "checkpoint-500", "legs/mine", "runs/mine"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "notes.txt").write_text("mine")
+    config = {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 1}
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1, 2]), config).train()
+    assert len(list(tmp_path.rglob("notes.txt"))) == 4
+    assert not list(tmp_path.glob("legs/leg-*"))
+
+
+def test_another_requirement_of_a_finished_sweep_trains_the_leg_whose_model_is_gone_again(
+    tmp_path, train_data, eval_data
+):
+    steps = []
+
+    class Steps(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps.append(args.weight_ratio)
+
+    config = {"learning_rate": 3e-3}
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback([0.2, 2, 300]), config).train()
+    first = RatioSweep.load(tmp_path)
+    callback = RatioSweepCallback([0.2, 2, 300], choose="cost fp=1000 fn=1")
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback, config, [Steps()])
+    trainer.train()
+    assert callback.sweep.kept_point.ratio != first.kept_point.ratio
+    assert set(steps) == {callback.sweep.kept_point.ratio} == {trainer.args.weight_ratio}
+    kept = callback.sweep.predictions(callback.sweep.kept_point)[0]
+    assert np.array_equal(trainer.predict(eval_data).predictions, kept)
 
 
 def test_a_sweep_that_is_killed_leaves_every_finished_leg(tmp_path):
     code = f"""
-import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
+import sys; sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "tests" / "sweep")!r}]
 from conftest import make_data; from test_sweep import make_sweep; from weighloss import RatioSweepCallback
 make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), RatioSweepCallback(ratios=range(1, 500))).train()
 """
@@ -447,7 +365,7 @@ make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), RatioSweepCa
 def test_an_interrupted_sweep_gives_the_trainer_back_its_settings(tmp_path, train_data, eval_data):
     class Interrupt(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == 15:
+            if args.weight_ratio == 2 and state.global_step == 3:
                 raise KeyboardInterrupt
 
     callback = RatioSweepCallback(ratios=[1, 2, 3], seeds=[5])
@@ -461,9 +379,9 @@ def test_an_interrupted_sweep_gives_the_trainer_back_its_settings(tmp_path, trai
 
     # and swept again it starts from what it started from
     trainer.pop_callback(Interrupt)
-    callback.output_dir = tmp_path / "again"
+    trainer.args.output_dir = str(tmp_path / "again")
     trainer.train()
-    logits, _ = standalone(tmp_path, train_data, eval_data, 1, 5)
+    logits, _ = standalone(tmp_path / "alone", train_data, eval_data, 1, 5)
     assert np.array_equal(callback.sweep.predictions(callback.sweep.points[0])[0], logits)
 
 
@@ -492,58 +410,42 @@ def test_a_sweep_interrupted_in_an_evaluation_leaves_a_trainer_that_evaluates(tm
     assert not RatioSweep.load(tmp_path).points
 
 
-def test_a_training_that_is_stopped_in_a_leg_says_that_legs_ratio(tmp_path, train_data, eval_data):
-    class Stop(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            control.should_training_stop = control.should_training_stop or state.global_step == 15
+def test_a_stream_that_can_be_read_only_once_is_refused_in_the_second_leg(tmp_path, train_data, eval_data):
+    class Once(torch.utils.data.IterableDataset):
+        rows = iter(list(train_data))
 
-    callback = RatioSweepCallback(ratios=[1, 2, 3])
-    trainer = make_sweep(tmp_path, train_data, eval_data, callback, callbacks=[Stop()])
-    trainer.train()
-    assert [point.ratio for point in callback.sweep.points] == [1]
-    assert trainer.model.config.weight_ratio == 2
+        def __iter__(self):
+            return self.rows
+
+    config = {"class_counts": [3, 1], "max_steps": 12, "accelerator_config": {"dispatch_batches": False}}
+    trainer = make_sweep(tmp_path, Once(), eval_data, RatioSweepCallback(ratios=[1, 9]), config)
+    with pytest.raises(InvalidInputError, match="can be read only once"):
+        trainer.train()
+    assert len(RatioSweep.load(tmp_path).points) == 1
 
 
-def test_a_smaller_batch_size_that_the_finder_settles_on_gives_the_legs_of_that_batch_size(
-    tmp_path, train_data, eval_data
-):
-    class OutOfMemory(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if args.per_device_train_batch_size == 16 and state.train_batch_size == 16 and state.global_step == 2:
-                raise RuntimeError("CUDA out of memory.")
-
-    config = {"auto_find_batch_size": True, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1}
+def test_every_leg_is_a_run_of_its_own_in_the_tracker(tmp_path, train_data, eval_data):
     callback = RatioSweepCallback(ratios=[1, 9])
-    trainer = make_sweep(tmp_path / "sweep", train_data, eval_data, callback, config, [OutOfMemory()])
-    trainer.train()
-    found = trainer._train_batch_size
-    assert found < 16
-    config = {"per_device_train_batch_size": found, "gradient_accumulation_steps": 1}
-    for point in callback.sweep.points:
-        logits, _ = standalone(tmp_path, train_data, eval_data, point.ratio, 42, config)
-        assert np.abs(callback.sweep.predictions(point)[0] - logits).max() < 1e-6
+    make_sweep(tmp_path, train_data, eval_data, callback, {"report_to": "tensorboard", "logging_steps": 4}).train()
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert runs == ["leg-00_ratio-1_seed-42", "leg-01_ratio-9_seed-42"]
+    for run, point in zip(runs, callback.sweep.points, strict=True):
+        events = EventAccumulator(str(tmp_path / "runs" / run)).Reload()
+        assert len(events.Scalars("train/loss")) == 3
+        assert [event.value for event in events.Scalars("eval/weight_ratio")] == [point.ratio]
+        assert events.Scalars("eval/plain_loss")[0].value == pytest.approx(point.eval_plain_loss)
 
 
-def test_optimizer_and_schedule_of_the_users_own_are_rewound(tmp_path, train_data, eval_data):
-    def optimizers(model):
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
-
-    results = []
-    for ratios in ([9], [1, 9]):
-        model = make_model()
-        callback = RatioSweepCallback(ratios=ratios)
-        WeightedLossTrainer(
-            model=model,
-            args=TrainingArguments(str(tmp_path / str(len(ratios))), **quiet_args(**TRAINING)),
-            train_dataset=train_data,
-            eval_dataset=eval_data,
-            data_collator=collate,
-            callbacks=[callback],
-            optimizers=optimizers(model),
-        ).train()
-        results.append(callback.sweep.predictions(callback.sweep.points[-1])[0])
-    assert np.array_equal(*results)
+def test_one_line_is_printed_for_each_leg_and_no_dictionaries(tmp_path, train_data, eval_data, capsys):
+    config = {"logging_steps": 1, "disable_tqdm": False}
+    callback = RatioSweepCallback(ratios=[1, 9])
+    make_sweep(tmp_path, train_data, eval_data, callback, config).train()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line[:22].split() for line in lines] == [["leg", "1", "of", "2", "w_r", "1"], ["leg", "2", "of", "2", "w_r", "9"]]
+    assert all("precision" in line and "recall" in line for line in lines)
+    assert "leg 2 of 2, w_r = 9" in printed.err
+    assert "{" not in printed.out + printed.err
 
 
 def test_the_callback_refuses_the_trainer_of_transformers(tmp_path, train_data, eval_data):

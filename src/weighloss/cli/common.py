@@ -16,7 +16,7 @@ import torch
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from ..errors import InvalidInputError, PushError, SweepStoppedError, reason
+from ..errors import InvalidInputError, PushError, SweepStoppedError
 from ..reports.text import imbalance
 from ..results.files import SWEEP_FILE, has_no_room
 from ..training.trainer import WeightedLossTrainer
@@ -48,7 +48,7 @@ class Command:
                 self.words, return_remaining_strings=True, look_for_args_file=False
             )
         except (ValueError, ImportError) as error:  # the arguments' own checks
-            sys.exit(f"error: {reason(error)}")
+            sys.exit(f"error: {' '.join(str(error).split())}")
         if unknown:
             hint = "" if unknown[0].startswith("-") else " (give a flag one value, and quote one with blanks)"
             parser.error(f"unrecognized arguments: {without_tokens(unknown)}{hint}")

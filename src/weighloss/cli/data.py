@@ -103,7 +103,9 @@ def _load_file(split: str, name: str, encoding: str) -> Dataset:
     except LookupError:
         raise InvalidInputError(f"--encoding {encoding!r} is unknown: write for example utf-8 or latin-1.") from None
     except UnicodeError as error:
-        guess = "utf-16" if file.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+        guess = "latin-1" if encoding == "utf-8" else "utf-8"
+        if file.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the mark at the start of UTF-16
+            guess = "utf-16"
         raise InvalidInputError(
             f"{name} is not encoded in {encoding} ({reason(error)}): name its encoding, for example --encoding {guess}."
         ) from None

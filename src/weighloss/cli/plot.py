@@ -6,7 +6,7 @@ import datasets
 from transformers import HfArgumentParser
 
 from ..reports.plot import plot_sweep
-from ..reports.text import compare_with_threshold, table
+from ..reports.text import summary, table
 from ..results.other_metrics import recomputed, score
 from ..results.ratio_sweep import RatioSweep
 from .arguments import PlotArguments
@@ -16,7 +16,7 @@ from .common import Command, make_writable
 def make_parser(prog: str = "weighloss plot") -> HfArgumentParser:
     """Parser of the flags."""
     parser = HfArgumentParser(
-        PlotArguments,
+        PlotArguments,  # type: ignore[arg-type]
         prog=prog,
         description="Draw the charts of a finished sweep again from its predictions on disk, with other metrics if wanted.",
         allow_abbrev=False,
@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         output_dir = args.output_dir or where.sweep_dir
         make_writable(output_dir)
         sweep = recomputed(sweep)
-        choice = sweep.choose(args.choose) if args.choose else None
+        print(table(sweep, args.choose), "", summary(sweep, args.choose), sep="\n")
         scores = score(sweep, args.metrics or [], args.trust_remote_code)
         plot_sweep(sweep, output_dir, scores, args.choose, args.marks or [])
-        if choice is not None:
-            print(choice, compare_with_threshold(sweep, args.choose), sep="\n")
-        print(table(sweep), f"The charts are in {output_dir}.", sep="\n")
+        print(f"The charts are in {output_dir}.")

@@ -12,7 +12,7 @@ from .common import Command
 def make_parser(prog: str = "weighloss push") -> HfArgumentParser:
     """Parser of the flags."""
     parser = HfArgumentParser(
-        PushArguments,
+        PushArguments,  # type: ignore[arg-type]
         prog=prog,
         description="Push an output folder of sweep or train to the Hub, for the first time or after a push that failed.",
         allow_abbrev=False,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import HfArgumentParser
 
@@ -40,8 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             sweep_on_ray(trainer, callback, *on_ray)
         else:
             trainer.train()
+        sweep: Any = callback.sweep  # which train() has set
+        if not sweep.points:
+            raise InvalidInputError(f"no leg has results: {sweep.failed[0].reason}.")
         if trainer.is_world_process_zero():
-            print(table(callback.sweep), "", summary(callback.sweep), sep="\n")
+            print(table(sweep), "", summary(sweep), sep="\n")
             print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
         finish(trainer, data_args, test, sweep_args.push_predictions)
 

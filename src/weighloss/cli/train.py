@@ -50,7 +50,7 @@ def check(args: WeightedLossConfig) -> None:
         raise InvalidInputError(
             "--load_best_model_at_end has no effect without checkpoints: add --eval_strategy epoch --save_strategy epoch."
         )
-    if (Path(args.output_dir) / SWEEP_FILE).exists():
+    if Path(str(args.output_dir), SWEEP_FILE).exists():
         raise InvalidInputError(
             f"{args.output_dir} holds a sweep, whose model would be overwritten: give another --output_dir."
         )

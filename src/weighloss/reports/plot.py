@@ -138,7 +138,7 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
     curve = sweep.curve("precision", "recall")
     drawn = np.array([not sweep.predicts_no_positive(ratio) for ratio in curve["ratio"]])
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
-    axes.plot(recall, precision, "o", markersize=6, label="reweighting, one point per $w_r$")
+    axes.plot(recall, precision, "o", color="C0", markersize=6, label="reweighting, one point per $w_r$")
     marked = marked_leg(sweep, requirement)
     if marked is not None and marked[0].predicts_positives:
         _star(axes, [marked[0].recall], [marked[0].precision], sweep, marked)
@@ -209,10 +209,12 @@ def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
     return bands
 
 
-def _star(axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, marked: tuple[SweepPoint, str]) -> None:
+def _star(
+    axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, marked: tuple[SweepPoint, str]
+) -> None:
     point, why = marked
     seed = f", seed {point.seed}" if len(sweep.seeds) > 1 else ""
-    label = f"{why}: $w_r$ = {_short(point.ratio)}{seed}"
+    label = f"{why}: $w_r$\u00a0=\u00a0{_short(point.ratio)}{seed}"  # spaces at which no line is broken
     axes.plot(x, y, "*", color="black", markersize=12, zorder=7, label=label)
 
 

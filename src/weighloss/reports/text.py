@@ -58,20 +58,15 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
     -------
     str, one line for each statement.
     """
-    lines = []
-    if missing := len(sweep.legs) - len(sweep.done):
+    lines = [f"Failed. At w_r = {leg.ratio:.4g} with seed {leg.seed}: {leg.reason}." for leg in sweep.failed]
+    if len(sweep.done) < len(sweep.legs):
         lines.append(
-            f"Unfinished. {len(sweep.done)} of {len(sweep.legs)} legs are done: run the sweep again for the other {missing}."
+            f"Unfinished. {len(sweep.done)} of {len(sweep.legs)} legs are done: run the sweep again for the others."
         )
-    if sweep.points:
-        lines += _statements(sweep, requirement)
-    lines += [f"Failed. At w_r = {leg.ratio:.4g} with seed {leg.seed}: {leg.reason}." for leg in sweep.failed]
-    return "\n".join(lines)
-
-
-def _statements(sweep: RatioSweep, requirement: str | None) -> list[str]:
+    if not sweep.points:
+        return "\n".join(lines)
     natural = next((ratio for ratio in sweep.by_ratio() if np.isclose(ratio, sweep.natural_ratio)), None)
-    lines = [] if natural is None else [f"Natural ratio. {sentence(sweep, natural)}"]
+    lines += [] if natural is None else [f"Natural ratio. {sentence(sweep, natural)}"]
     if (marked := marked_leg(sweep, requirement)) is not None:
         point, why = marked
         lines.append(f"{why[0].upper()}{why[1:]}. {sentence(sweep, point.ratio)}")
@@ -92,7 +87,7 @@ def _statements(sweep: RatioSweep, requirement: str | None) -> list[str]:
         value, ends = sweep.at(break_even, "precision"), sweep.break_even_interval()
         interval = "" if ends is None else f" (95% interval {ends[0]:.3g} to {ends[1]:.3g})"
         lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}{interval}.")
-    return lines + compare_with_threshold(sweep, requirement).splitlines()
+    return "\n".join([*lines, *compare_with_threshold(sweep, requirement).splitlines()])
 
 
 def table(sweep: RatioSweep, requirement: str | None = None) -> str:

@@ -110,7 +110,9 @@ def interval(values: np.ndarray, level: float) -> np.ndarray:
 
 
 def _outcomes(logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int) -> np.ndarray:
-    """True, predicted and actual positives of every item: shape (n_items, 3, n_classes), one class but for macro averages."""
+    """True, predicted and actual positives of every item: shape (n_items, 3, n_classes), with one class unless averages are
+    macro.
+    """
     if task is Task.MULTILABEL:  # an example and its several labels are drawn together
         counted = labels >= 0
         predicted, actual = (logits > 0) & counted, (labels == 1) & counted

@@ -29,12 +29,12 @@ class Confusion:
 
     @property
     def precision(self) -> Any:
-        """tp / (tp + fp), 0 where nothing is predicted positive: float or array of shape (...)."""
+        """Share tp / (tp + fp), 0 where nothing is predicted positive: float or array of shape (...)."""
         return _mean_share(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> Any:
-        """tp / (tp + fn), 0 where nothing is positive."""
+        """Share tp / (tp + fn), 0 where nothing is positive."""
         return _mean_share(self.tp, self.tp + self.fn)
 
     @property
@@ -63,7 +63,8 @@ def confusion(predictions: np.ndarray, references: np.ndarray, classes: Sequence
     """
     hits = predictions[predictions == references]
     tp, predicted, actual = (
-        np.array([np.count_nonzero(values == label) for label in classes]) for values in (hits, predictions, references)
+        np.array([np.count_nonzero(values == label) for label in classes])
+        for values in (hits, predictions, references)
     )
     return Confusion(tp, predicted - tp, actual - tp, len(references) - predicted - actual + tp)
 
@@ -164,9 +165,14 @@ def decisions(logits: np.ndarray, labels: np.ndarray, task: Task) -> tuple[np.nd
     Raises
     ------
     InvalidInputError
-        When several labels per example are not logits and labels of 0 and 1.
+        When these are not logits and labels; several labels per example must be labels of 0 and 1.
     """
     if task is not Task.MULTILABEL:
+        if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+            raise InvalidInputError(
+                "the default metrics need one row of logits for each label, got predictions of shape "
+                f"{logits.shape} and labels of shape {labels.shape}: give compute_metrics."
+            )
         return logits.argmax(-1), labels
     if logits.dtype.kind != "f" or not np.isin(labels, (0, 1, IGNORE_INDEX)).all():
         raise InvalidInputError(
@@ -184,9 +190,7 @@ def logits_and_labels(prediction: Any, task: Task) -> tuple[np.ndarray, np.ndarr
     """
     logits, labels = prediction.predictions, prediction.label_ids
     if isinstance(labels, list):  # one array for each batch, with eval_do_concat_batches=False
-        batches = [
-            logits_and_labels(_Batch(*batch), task) for batch in zip(_first(logits), labels, strict=True)
-        ]
+        batches = [logits_and_labels(_Batch(*batch), task) for batch in zip(_first(logits), labels, strict=True)]
         return np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
     logits = _first(logits)
     if task is Task.MULTILABEL:

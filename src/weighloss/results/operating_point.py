@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -67,9 +68,8 @@ class LegThresholds:
         tp, fp, fn = (predicted & positives).sum(), (predicted & ~positives).sum(), (~predicted & positives).sum()
         counts = Confusion(*(np.array([n]) for n in (tp, fp, fn, len(positives) - tp - fp - fn)))
         of_items = np.eye(2)[predicted.astype(int)], positives.astype(int)
-        return ThresholdPoint(
-            threshold=float(expit(score)), **counts.metrics(), **bootstrap([of_items], Task.BINARY).of_point()
-        )  # type: ignore[arg-type]
+        measured: dict[str, Any] = counts.metrics() | bootstrap([of_items], Task.BINARY).of_point()
+        return ThresholdPoint(threshold=float(expit(score)), **measured)
 
 
 def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, Confusion]:

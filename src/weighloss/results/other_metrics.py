@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -94,7 +94,8 @@ def _metric(name: str, sweep: RatioSweep, trust_remote_code: bool) -> Callable[[
                 return {name: function(references, predictions)}
 
         return of_decisions
-    if not trust_remote_code and not os.path.exists(name):
+    script = Path(name) if name.endswith(".py") else Path(name, f"{Path(name).name}.py")
+    if not trust_remote_code and not script.is_file():  # for a folder without its script, evaluate asks the Hub
         raise InvalidInputError(
             f"the metric {name!r} is not built in: write {', '.join([*_OURS, *_SCIKIT_LEARN])} or the folder of a metric, "
             "or allow that its code is downloaded from the Hub and run, with trust_remote_code=True (--trust_remote_code)."
@@ -102,7 +103,7 @@ def _metric(name: str, sweep: RatioSweep, trust_remote_code: bool) -> Callable[[
     import evaluate
 
     try:
-        loaded = evaluate.load(name)
+        loaded = evaluate.load(str(script) if script.is_file() else name)
     except Exception as error:  # whatever the Hub, the file system or the code of the metric raise
         raise InvalidInputError(
             f"the metric {name!r} cannot be loaded ({error}): check its name, and whether the Hub can be reached."

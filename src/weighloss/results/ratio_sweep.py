@@ -155,7 +155,8 @@ class RatioSweep:
     @property
     def done(self) -> set[tuple[float, int]]:
         """Ratio and seed of the legs that need not run any more."""
-        return {(leg.ratio, leg.seed) for leg in (*self.points, *self.failed)}
+        legs: list[SweepPoint | FailedLeg] = [*self.points, *self.failed]
+        return {(leg.ratio, leg.seed) for leg in legs}
 
     def with_leg(self, leg: SweepPoint | FailedLeg) -> RatioSweep:
         """The sweep with one more leg, in the order of `legs`."""
@@ -324,17 +325,22 @@ class RatioSweep:
         Raises
         ------
         InvalidInputError
-            When a file with predictions is damaged.
+            When a file with predictions is damaged, or the legs have predictions of different data.
         """
         if not all(map(self.has_predictions, self.points)):
             return None
         predictions = [self.predictions(point) for point in self.points]
+        if len(sizes := {len(labels) for _, labels in predictions}) > 1:
+            raise InvalidInputError(
+                f"{self.folder} has predictions of {min(sizes)} to {max(sizes)} items, but all legs must have the "
+                "same items: restore them, or sweep again."
+            )
         return bootstrap(predictions, self.task, self.positive_label, level)
 
     def has_predictions(self, point: SweepPoint) -> bool:
         """Whether the predictions of a point are on disk and whole; they are not after a push without them."""
         file = None if self.folder is None else self.folder / point.predictions
-        if file is None or not file.exists():
+        if file is None or not os.path.exists(file):  # unlike Path.exists, False where the name is too long
             return False
         if not is_readable(file):
             logger.warning("%s is damaged: results that need it are left out.", file)
@@ -366,6 +372,8 @@ class RatioSweep:
                 f"{file} has logits of shape {logits.shape} and labels of shape {labels.shape}, which do not fit the "
                 f"{num_labels} classes of the sweep: restore it, or sweep again."
             )
+        if not np.isfinite(logits).all():
+            raise InvalidInputError(f"{file} has logits that are not finite: restore it, or sweep again.")
         return logits, labels
 
     def positives_and_scores(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..errors import InvalidInputError
 from .files import read_json
-from .points import MEASURED, FailedLeg, SweepPoint
+from .points import FailedLeg, SweepPoint
 from .requirement import Requirement
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,8 @@ def _check_together(file: Path, fields: dict[str, Any]) -> None:
         raise InvalidInputError(
             f"{file}: positive_label must be an id below {num_labels}, got {fields['positive_label']}."
         )
-    fields["ratios"] = sorted(map(float, fields["ratios"]))
+    fields["ratios"] = sorted(set(map(float, fields["ratios"])))
+    fields["seeds"] = list(dict.fromkeys(fields["seeds"]))
 
 
 def _read_legs(file: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _is_ratio(value: Any) -> bool:
@@ -198,9 +198,9 @@ _LEG = {
 }
 _POINT = {
     **_LEG,
-    **{name: (_is_count, "a whole number") for name in ("tp", "fp", "fn", "tn")},
-    **{name: (_is_share, "a number from 0 to 1") for name in MEASURED if name not in ("tp", "fp", "fn", "tn")},
-    **{name: (_is_number, "a number") for name in ("eval_loss", "eval_plain_loss", "seconds")},
+    **dict.fromkeys(("tp", "fp", "fn", "tn"), (_is_count, "a whole number")),
+    **dict.fromkeys(("precision", "recall", "f1"), (_is_share, "a number from 0 to 1")),
+    **dict.fromkeys(("eval_loss", "eval_plain_loss", "seconds"), (_is_number, "a number")),
     "predictions": (_is_path_inside, "a path inside the folder of the sweep"),
     "precision_interval": (_is_interval, "two numbers from 0 to 1"),
     "recall_interval": (_is_interval, "two numbers from 0 to 1"),

@@ -119,6 +119,7 @@ class RatioSweepCallback(TrainingRunner):
                     if stopped is error:
                         raise
                     raise stopped from error
+            del initial
             self.sweep = on_main_process(trainer, output.choose)
             hold_chosen_model(trainer, output, self.sweep)
             self.sweep = on_main_process(trainer, output.finish)
@@ -166,6 +167,8 @@ def hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> N
         return
     folder = model_folder(sweep, point, output.leg_of(point).model_folder)
     assert folder is not None
+    trainer.optimizer, trainer.lr_scheduler = trainer.given_optimizers  # those of the last leg only take memory
+    trainer.accelerator.free_memory()
     with _no_bars_for_files():
         load_weights(trainer, folder)
         trainer.args.weight_ratio = point.ratio

@@ -46,11 +46,6 @@ def check_sweep(
                 "length.",
             ),
             (
-                not hasattr(train, "__len__") and args.max_steps <= 0,
-                f"training data without a length ({type(train).__name__}) needs max_steps, the number of steps of each leg, "
-                f"got max_steps={args.max_steps}.",
-            ),
-            (
                 getattr(args, "class_weights", None) is not None,
                 "explicit class_weights leave no ratio to sweep over: leave them out.",
             ),

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, ena
 from transformers.integrations import TensorBoardCallback, WandbCallback, get_reporting_integration_callbacks
 from transformers.trainer_callback import ExportableState
 
+from ..errors import InvalidInputError
 from ..results.bootstrap import bootstrap
 from ..results.files import LEGS_FOLDER, PREDICTIONS_FOLDER
 from ..results.metrics import averaged, decisions, logits_and_labels
@@ -140,6 +141,11 @@ def run_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial
             enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
             checkpoint = last_checkpoint(leg.folder, trainer)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            if trainer.state.global_step == 0:
+                raise InvalidInputError(
+                    f"the training data had no examples for w_r = {leg.ratio:.4g}: a {type(trainer.train_dataset).__name__} "
+                    "that can be read only once does not do for several legs; give one that starts anew each time."
+                )
             if trainer.state.train_batch_size in (None, initial.batch_size):
                 break
             # The batch-size finder has shortened the batches: this leg once more, with them from its start like the others.

@@ -33,7 +33,7 @@ class ClassWeights:
     natural_ratio : float
         The ratio at which every class contributes the same to the loss.
     task : Task
-        Two classes, more than two classes, or several labels per example.
+        What `counts` and `weights` describe: two classes, more than two classes, or several labels per example.
     positive_label : int
         Id of the class whose precision and recall are reported, with two classes.
 
@@ -96,15 +96,13 @@ class ClassWeights:
                 f"at least two classes must have training labels, got the counts {counts.tolist()}: check the label column "
                 "and the split."
             )
-        positive_label = label_id(positive_label, None)
-        if not 0 <= positive_label < len(counts):
+        if positive_label not in range(len(counts)):
             raise InvalidInputError(
-                f"positive_label must be a class id from 0 to {len(counts) - 1}, because the training labels have "
-                f"{len(counts)} classes, got {positive_label}."
+                f"positive_label must be a class id from 0 to {len(counts) - 1}, got {positive_label!r}."
             )
-        # A class without labels does not contribute to the training loss, so its weight may be any.
+        positive_label, binary = int(positive_label), len(counts) == 2
+        # A class without labels does not contribute to the training loss, whatever its weight is.
         sizes = np.where(counts > 0, counts, counts[counts > 0].min()).astype(np.float64)
-        binary = len(counts) == 2
         high, low = (positive_label, 1 - positive_label) if binary else (sizes.argmin(), sizes.argmax())
         natural_ratio = float(sizes[low] / sizes[high])
 
@@ -112,22 +110,13 @@ class ClassWeights:
             log_weights = np.log(_checked_weights(weights, len(counts), ratio))
             ratio = float(np.exp(log_weights[high] - log_weights[low]))
         else:
-            ratio = resolved_ratio(ratio, natural_ratio, counts[[low, high]] if binary else None)
+            ratio = resolved_ratio(ratio, natural_ratio, np.array([counts[low], counts[high]]) if binary else None)
             if binary:
-                log_weights = np.zeros(2)
-                log_weights[positive_label] = math.log(ratio)
+                log_weights = math.log(ratio) * (np.arange(2) == positive_label)
             else:
                 log_weights = -_exponent(ratio, natural_ratio) * np.log(sizes)
-
-        relative = np.exp(log_weights - log_weights.max())  # at most 1, so that no ratio overflows
-        return cls(
-            counts=counts,
-            weights=relative * (counts.sum() / (counts @ relative)),
-            ratio=ratio,
-            natural_ratio=natural_ratio,
-            task=Task.BINARY if binary else Task.MULTICLASS,
-            positive_label=positive_label,
-        )
+        task = Task.BINARY if binary else Task.MULTICLASS
+        return cls(counts, _normalised(log_weights, counts), ratio, natural_ratio, task, positive_label)
 
     @classmethod
     def from_dataset(
@@ -142,22 +131,15 @@ class ClassWeights:
 
         Parameters
         ----------
-        dataset, label_column
-            As for `count_labels`.
+        dataset, label_column, ratio, weights
+            As for `count_labels` and `from_counts`.
         positive_label : int or str, default 1
             Id of the positive class, or its name where the column is a `ClassLabel`.
-        ratio, weights
-            As for `from_counts`.
 
         Raises
         ------
         InvalidInputError
             As `count_labels` and `from_counts`, and when no class has the name `positive_label`.
-
-        Examples
-        --------
-        >>> ClassWeights.from_dataset([{"label": 0}, {"label": 0}, {"label": 1}]).natural_ratio
-        2.0
         """
         counts = count_labels(dataset, label_column)
         names = class_names(dataset, find_label_column(dataset, label_column))
@@ -186,10 +168,6 @@ class ClassWeights:
         pos_weights : sequence of float of shape (n_labels,), optional
             Explicit w_positive / w_negative of each label, as in `torch.nn.BCEWithLogitsLoss(pos_weight=…)`. The result's
             `ratio` is computed from them.
-
-        Returns
-        -------
-        ClassWeights whose `counts` and `weights` have the shape (n_labels, 2): negatives, positives.
 
         Raises
         ------
@@ -222,15 +200,9 @@ class ClassWeights:
         else:
             ratio = resolved_ratio(ratio, natural_ratio)
             log_ratios = log_imbalances * _exponent(ratio, natural_ratio)
-
-        relative = np.exp(np.minimum(np.stack([-log_ratios, log_ratios], axis=1), 0))  # at most 1: nothing overflows
-        sizes = np.where(
-            counts.any(axis=1, keepdims=True), counts, 1
-        )  # a label without examples is scaled as a balanced one
-        scale = sizes.sum(axis=1, keepdims=True) / (sizes * relative).sum(axis=1, keepdims=True)
-        return cls(
-            counts=counts, weights=relative * scale, ratio=ratio, natural_ratio=natural_ratio, task=Task.MULTILABEL
-        )
+        log_weights = np.stack([np.zeros(len(counts)), log_ratios], axis=1)
+        sizes = np.where(counts.any(axis=1, keepdims=True), counts, 1)  # a label may have no examples at all
+        return cls(counts, _normalised(log_weights, sizes), ratio, natural_ratio, Task.MULTILABEL)
 
 
 def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 100.0) -> list[float]:
@@ -265,13 +237,7 @@ def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 1
 
 
 def unique_ratios(ratios: Sequence[float]) -> list[float]:
-    """The ratios in ascending order, without those that equal another one to a relative 1e-9.
-
-    Raises
-    ------
-    InvalidInputError
-        When a ratio is not a positive finite number.
-    """
+    """The ratios in ascending order, each once (to a relative 1e-9). Raises as `checked_ratio`."""
     unique: list[float] = []
     for ratio in sorted(checked_ratio(ratio) for ratio in ratios):
         if not unique or not math.isclose(ratio, unique[-1], rel_tol=1e-9):
@@ -289,12 +255,8 @@ def checked_ratio(ratio: float) -> float:
 def resolved_ratio(ratio: float | str | None, natural_ratio: float, sizes: np.ndarray | None = None) -> float:
     """Weight ratio given as a number, as a name, or as None for the natural ratio: see `ClassWeights.from_counts`.
 
-    `sizes`, with two classes only, is the int ndarray (n_negative, n_positive), which `effective:β` needs.
-
-    Raises
-    ------
-    InvalidInputError
-        When `ratio` is neither a positive finite number nor a known name.
+    `sizes`, with two classes only, is the int ndarray (n_negative, n_positive), which `effective:β` needs. Raises
+    InvalidInputError when `ratio` is neither a positive finite number nor a known name.
     """
     if ratio is None:
         return natural_ratio
@@ -314,13 +276,19 @@ def resolved_ratio(ratio: float | str | None, natural_ratio: float, sizes: np.nd
     raise InvalidInputError(f"a weight ratio must be a positive finite number or one of {names}, got {ratio!r}.")
 
 
+def _normalised(log_weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Weights of mean 1 over the counts, along the last axis."""
+    relative = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True))  # at most 1, so that no ratio overflows
+    return relative * (counts.sum(axis=-1, keepdims=True) / (counts * relative).sum(axis=-1, keepdims=True))
+
+
 def _exponent(ratio: float, natural_ratio: float) -> float:
     """α with natural_ratio^α = ratio."""
     if natural_ratio != 1:
         return math.log(ratio) / math.log(natural_ratio)
     if ratio != 1:
         raise InvalidInputError(
-            f"weight_ratio must be 1 or class_weights must be given, because the classes all have the same size, got {ratio}."
+            f"weight_ratio must be 1 where all classes have the same size, got {ratio}: write 1 or give class_weights."
         )
     return 0.0
 
@@ -337,9 +305,7 @@ def _checked_counts(counts: Any, row_shape: tuple[int, ...], example: str) -> np
 
 def _checked_weights(weights: Sequence[float] | np.ndarray, num_weights: int, ratio: float | str | None) -> np.ndarray:
     if ratio is not None:
-        raise InvalidInputError(
-            f"either weight_ratio or class_weights must be None, got weight_ratio={ratio!r} and both."
-        )
+        raise InvalidInputError(f"weight_ratio must be None where class_weights are given, got {ratio!r}.")
     try:
         array = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError):

@@ -17,13 +17,11 @@ IGNORE_INDEX = -100
 LABEL_COLUMNS = ("label", "labels", "label_ids")  # the columns that transformers' data collators take as labels
 _LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 _BATCH = 1_000_000  # labels in memory at once
-_HIGHEST_ID = (
-    1_000_000  # a higher value is not a class id but, for example, a row number, and its counts fill the memory
-)
+_HIGHEST_ID = 1_000_000  # counting up to a higher number, which is not a class id, would fill the memory
 
 
 def count_labels(dataset: Any, label_column: str | None = None, num_classes: int = 0) -> np.ndarray:
-    """Number of labels of each class, without the labels that do not count (−100).
+    """Number of labels of each class, as an int64 ndarray of shape (n_classes,). Labels of −100 do not count.
 
     Parameters
     ----------
@@ -35,10 +33,6 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     num_classes : int, default 0
         Minimum length of the result, for classes without labels.
 
-    Returns
-    -------
-    int64 ndarray of shape (n_classes,).
-
     Raises
     ------
     InvalidInputError
@@ -49,7 +43,8 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     >>> count_labels([{"label": 0}, {"label": 2}, {"label": -100}, {"label": 0}]).tolist()
     [2, 0, 1]
     """
-    column = _countable_column(dataset, label_column)
+    _check_countable(dataset)
+    column = find_label_column(dataset, label_column)
     num_classes = max(num_classes, len(class_names(dataset, column) or ()))
     counts = np.zeros(num_classes, dtype=np.int64)
     for batch in _label_batches(dataset, column):
@@ -64,35 +59,32 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
                 f"{lowest if lowest < 0 else highest}: number the classes from 0, for example with "
                 f"dataset.class_encode_column({column!r})."
             )
-        batch_counts = _bincount(labels, max(highest + 1, len(counts)))
+        num_classes = max(num_classes, highest + 1)
+        if num_classes == 2:  # a sum takes a quarter of the time of numpy's bincount, which needs a copy of the labels
+            positives = pc.sum(labels).as_py() or 0
+            batch_counts = np.array([len(labels) - positives, positives])
+        else:
+            batch_counts = np.bincount(labels.to_numpy(), minlength=num_classes)
         batch_counts[: len(counts)] += counts
         counts = batch_counts
     return counts
 
 
 def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndarray:
-    """Number of examples without and with each label, for several labels per example.
+    """Number of examples without and with each label, as an int64 ndarray of shape (n_labels, 2).
 
     Parameters
     ----------
     dataset, label_column
         As for `count_labels`. Each example holds a 0 or 1 for each label, or −100 where it does not count.
 
-    Returns
-    -------
-    int64 ndarray of shape (n_labels, 2): negatives and positives.
-
     Raises
     ------
     InvalidInputError
         As `count_labels`, and when an example does not hold a 0 or 1 for each label.
-
-    Examples
-    --------
-    >>> count_multi_labels([{"labels": [1, 0]}, {"labels": [1, 1]}, {"labels": [0, -100]}]).tolist()
-    [[1, 2], [1, 1]]
     """
-    column = _countable_column(dataset, label_column)
+    _check_countable(dataset)
+    column = find_label_column(dataset, label_column)
     counts, lengths = np.zeros((0, 2), dtype=np.int64), set()
     for batch in _label_batches(dataset, column):
         values = _flat(batch, column)
@@ -101,7 +93,7 @@ def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndar
         if len(lengths) != 1 or not set(values.unique().to_pylist()) <= {0, 1, IGNORE_INDEX}:
             raise InvalidInputError(
                 f"column {column!r} must hold a 0 or 1 for each label of each example, such as [0, 1, 1], because the "
-                f"model has several labels per example, got {_shown(batch)}."
+                f"model has several labels per example, got {_shown(batch, values, allowed=(0, 1, IGNORE_INDEX))}."
             )
         hot = values.to_numpy().reshape(len(batch), -1)
         batch_counts = np.stack([(hot == 0).sum(axis=0), (hot == 1).sum(axis=0)], axis=1)
@@ -124,12 +116,13 @@ def find_label_column(dataset: Any, label_column: str | None = None) -> str:
         # default_data_collator prefers `labels`, then `label`; DataCollatorWithPadding prefers `label_ids`, then `label`.
         raise InvalidInputError(
             f"the dataset must have one label column, because data collators differ in which one they train on, got "
-            f"{_quoted(found)}: remove the wrong one with dataset.remove_columns({found[0]!r})."
+            f"{_quoted(found)}: remove all but one, for example with dataset.remove_columns({found[0]!r})."
         )
     if not columns:
+        _check_countable(dataset)
         raise InvalidInputError(
             f"the items of the dataset ({type(dataset).__name__}) must be mappings with a label, such as "
-            "{'input_ids': [101, 102], 'labels': 1}, got other items or none: change them, or give class_counts."
+            "{'input_ids': [101, 102], 'labels': 1}, got other items or none: change them or give class_counts."
         )
     if not found:
         raise InvalidInputError(
@@ -140,12 +133,9 @@ def find_label_column(dataset: Any, label_column: str | None = None) -> str:
 
 
 def column_names(dataset: Any) -> list[str]:
-    """Columns of a dataset, which are the keys of its first item where it has no `column_names`; [] if unknown.
+    """Columns of a dataset: its `column_names`, or else the keys of its first item; [] where they are unknown.
 
-    Raises
-    ------
-    InvalidInputError
-        When several datasets are given instead of one: a `DatasetDict` or another mapping.
+    Raises InvalidInputError when a mapping of datasets, such as a `DatasetDict`, is given instead of one dataset.
     """
     if isinstance(dataset, Mapping):
         raise InvalidInputError(
@@ -168,31 +158,25 @@ def class_names(dataset: Any, label_column: str) -> list[str] | None:
 
 
 def label_id(label: int | str, names: Sequence[str] | None, parameter: str = "positive_label") -> int:
-    """Id of a class given by its name or its id, as (part of) the value of `parameter`.
+    """Id of a class given by its name or its id. Whether a class has that id is not checked.
 
-    Raises
-    ------
-    InvalidInputError
-        When `label` is neither one of `names` nor an integer. Whether a class has that id is not checked.
+    Raises InvalidInputError, with `parameter` as the name of the value, when `label` is neither in `names` nor an integer.
     """
     if names and label in names:
         return list(names).index(str(label))
     try:
         return int(label) if isinstance(label, str) else operator.index(label)
     except (ValueError, TypeError):
-        allowed = (
-            f"one of the class names {_quoted(names)} or a class id" if names else "a class id (here without names)"
-        )
-        raise InvalidInputError(f"{parameter} must be {allowed}, got {label!r}.") from None
+        or_name = f" or one of the class names {_quoted(names)}" if names else ""
+        raise InvalidInputError(f"{parameter} must be a class id{or_name}, got {label!r}.") from None
 
 
-def _countable_column(dataset: Any, label_column: str | None) -> str:
+def _check_countable(dataset: Any) -> None:
     if not _has_indexed_items(dataset):
         raise InvalidInputError(
             f"the labels of the dataset ({type(dataset).__name__}) cannot be counted without consuming it: give the number "
             "of labels of each class as class_counts, for example class_counts=[8800, 1200]."
         )
-    return find_label_column(dataset, label_column)
 
 
 def _has_indexed_items(dataset: Any) -> bool:
@@ -205,33 +189,29 @@ def _label_batches(dataset: Any, column: str) -> Iterator[pa.ChunkedArray]:
     """Labels of all examples, one array per batch, not always in the order of the examples."""
     if not hasattr(dataset, "select_columns"):  # not a datasets.Dataset
         for start in range(0, len(dataset), 10_000):
+            rows = range(start, min(start + 10_000, len(dataset)))
             with _preserved_random_state():
-                rows = range(start, min(start + 10_000, len(dataset)))
                 batch = [np.asarray(dataset[i][column]).tolist() for i in rows]
             yield pa.chunked_array([pa.array(batch)])
         return
     labels = dataset.data.column(column)
-    # The rows that shuffle() or select() kept. The attribute is private, but the public way, `with_format("arrow")` and
-    # `iter`, takes 17 s for 5 million shuffled labels instead of 0.2 s.
+    # The rows that select() or shuffle() kept. The attribute is private, but the public way, `with_format("arrow")` and
+    # `iter()`, takes 17 s for 5 million shuffled labels instead of 0.2 s.
     view = dataset._indices
     for start in range(0, len(dataset), _BATCH):
         if view is None:
             yield labels.slice(start, _BATCH)
-        else:
-            yield from _take(labels, np.sort(view.column(0).slice(start, _BATCH).to_numpy()))
-
-
-def _take(labels: pa.ChunkedArray, rows: np.ndarray) -> Iterator[pa.ChunkedArray]:
-    """Labels of the rows, which must ascend, from one part of the column after the other: take() copies the whole part."""
-    for start in range(0, len(labels), _BATCH):
-        first, last = np.searchsorted(rows, [start, start + _BATCH])
-        if first < last:
-            yield labels.slice(start, _BATCH).take(pa.array(rows[first:last] - start))
+            continue
+        view_rows = np.sort(view.column(0).slice(start, _BATCH).to_numpy())
+        for first in range(0, len(labels), _BATCH):  # take() copies all of the array that it takes from
+            part = view_rows[slice(*np.searchsorted(view_rows, [first, first + _BATCH]))]
+            if len(part):
+                yield labels.slice(first, _BATCH).take(pa.array(part - first))
 
 
 @contextmanager
 def _preserved_random_state() -> Iterator[None]:
-    """Restore the random generators at the end: augmented items draw random numbers, and counting must not change training."""
+    """Keep the random numbers of the training as they are when the items draw random numbers, as augmentation does."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -242,7 +222,7 @@ def _preserved_random_state() -> Iterator[None]:
 
 
 def _flat(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
-    """Labels without nesting: those of the tokens, or the several labels, of each example one after the other."""
+    """Labels of all examples one after the other, where an example has a list of labels."""
     num_empty = labels.null_count
     while isinstance(labels.type, _LISTS):
         labels = pc.list_flatten(labels)
@@ -253,7 +233,7 @@ def _flat(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
 
 
 def _class_ids(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
-    """Labels as int64, without nesting."""
+    """Labels as `_flat` gives them, as int64."""
     flat = _flat(labels, column)
     if flat.type == pa.int64():
         return flat
@@ -262,8 +242,9 @@ def _class_ids(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
             return flat.cast(pa.int64())
         except pa.ArrowInvalid:
             pass  # a fraction is not a class id
+    found = _shown(labels, flat, allowed=range(_HIGHEST_ID))
     raise InvalidInputError(
-        f"column {column!r} must hold integer class ids, got {_shown(labels)}: turn names into ids with "
+        f"column {column!r} must hold integer class ids, got {found}: turn names into ids with "
         f"dataset.class_encode_column({column!r}), or, for several labels per example, load the model with "
         "problem_type='multi_label_classification'."
     )
@@ -275,15 +256,10 @@ def _range(labels: pa.ChunkedArray) -> tuple[int, int]:
     return (found["min"], found["max"]) if len(labels) else (0, -1)
 
 
-def _bincount(labels: pa.ChunkedArray, num_classes: int) -> np.ndarray:
-    if num_classes == 2:  # a sum takes a quarter of the time of numpy's bincount, which needs a copy of the labels
-        positives = pc.sum(labels).as_py() or 0
-        return np.array([len(labels) - positives, positives])
-    return np.bincount(labels.to_numpy(), minlength=num_classes)
-
-
-def _shown(labels: pa.ChunkedArray) -> str:
-    return f"{labels.type} values such as {', '.join(repr(label.as_py()) for label in labels.slice(0, 3))}"
+def _shown(labels: pa.ChunkedArray, flat: pa.ChunkedArray, allowed: Sequence[int]) -> str:
+    values = flat.unique().to_pylist()
+    wrong = [value for value in values if value not in allowed]
+    return f"{labels.type} with the values {_quoted((wrong or values)[:5])}"
 
 
 def _quoted(names: Any) -> str:

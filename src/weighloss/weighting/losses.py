@@ -19,9 +19,9 @@ def weighted_cross_entropy(
 ) -> torch.Tensor:
     r"""Weighted cross-entropy, summed over the items and divided by the number of items of the optimizer step.
 
-    L = (1 / num_items) · Σ_i w_{y_i} · ℓ_i. The losses of the micro-batches of a step add up to the loss of the step in one
-    batch. `torch.nn.CrossEntropyLoss(weight=w)` divides by Σ_i w_{y_i} of each micro-batch instead (see
-    pytorch/pytorch issue 72047): with one item per micro-batch its weights cancel.
+    L = (1 / num_items) · Σ_i w_{y_i} · ℓ_i (King and Zeng 2001, see `ClassWeights`). The losses of the micro-batches of a
+    step add up to the loss of the step in one batch. `torch.nn.CrossEntropyLoss(weight=w)` divides by Σ_i w_{y_i} of each
+    micro-batch instead (pytorch/pytorch issue 72047): with one item per micro-batch its weights cancel.
 
     Parameters
     ----------
@@ -57,20 +57,20 @@ def weighted_cross_entropy(
     tensor([0.0635, 0.9398])
     """
     _check_num_classes(logits, class_weights)
+    if labels.shape == logits.shape:
+        several = "for several labels per example load the model with problem_type='multi_label_classification'"
+        raise _misshapen(labels, logits, several)
     if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
         raise _misshapen(
-            labels,
-            logits,
-            "for several labels per example load the model with problem_type='multi_label_classification'"
-            if labels.shape == logits.shape
-            else "give one class id for each row of logits, whose last dimension is the classes",
+            labels, logits, "give one class id for each row of logits, whose last dimension is the classes"
         )
     if labels.is_floating_point():
         raise InvalidInputError(
             f"labels must be integer class ids, got {labels.dtype}: write labels.long(), or convert the label column with "
             "dataset.cast_column('label', datasets.Value('int64'))."
         )
-    logits, labels = _at_least_float32(logits), labels.to(logits.device, torch.long)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    labels = labels.to(logits.device, torch.long)
     num_classes = logits.shape[-1]
     try:
         losses = F.cross_entropy(
@@ -111,11 +111,7 @@ def weighted_binary_cross_entropy(
     class_weights : float tensor of shape (n_labels, 2)
         Weights of the negatives and the positives of each label: see `ClassWeights.from_multi_label_counts`.
     num_items, reduction
-        As in `weighted_cross_entropy`.
-
-    Returns
-    -------
-    As `weighted_cross_entropy`.
+        As in `weighted_cross_entropy`, and so is the result.
 
     Raises
     ------
@@ -131,7 +127,7 @@ def weighted_binary_cross_entropy(
     _check_num_classes(logits, class_weights)
     if labels.shape != logits.shape:
         raise _misshapen(labels, logits, "give a 0 or 1 for each label of each example")
-    logits = _at_least_float32(logits)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     labels = labels.to(logits)
     counted = labels != IGNORE_INDEX
     positive = labels.where(counted, 0)
@@ -146,17 +142,13 @@ def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torc
 
     With weights w_c a model learns the probabilities p_c·w_c / Σ_k p_k·w_k, as if class c was w_c times as frequent.
     Subtracting log w gives p_c back: exactly for a model that minimises its loss, approximately for any other. With several
-    labels per example log(w_1 / w_0) of each label is subtracted.
+    labels per example log(w_1 / w_0) of each label is subtracted. The result has the shape and dtype of `logits`.
 
     Parameters
     ----------
     logits : float tensor of shape (..., n_classes)
     class_weights : float tensor of shape (n_classes,), or (n_labels, 2) for several labels per example
         Weights of the training, of any scale: `trainer.class_weights.weights`, or `class_weights` of the saved config.
-
-    Returns
-    -------
-    Tensor of the shape and dtype of `logits`.
 
     Raises
     ------
@@ -178,10 +170,6 @@ def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torc
     if log_weights.ndim == 2:
         log_weights = log_weights[:, 1] - log_weights[:, 0]
     return logits - log_weights.to(logits)
-
-
-def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _reduced(

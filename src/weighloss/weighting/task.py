@@ -5,13 +5,7 @@ from typing import Any, Literal
 
 
 class Task(enum.Enum):
-    """Kind of classification: two classes, more than two classes, or several labels per example.
-
-    Examples
-    --------
-    >>> Task("multilabel").average
-    'micro'
-    """
+    """Kind of classification: two classes, more than two classes, or several labels per example."""
 
     BINARY = "binary"
     MULTICLASS = "multiclass"
@@ -26,13 +20,7 @@ class Task(enum.Enum):
 
     @classmethod
     def of_model(cls, config: Any) -> Task:
-        """Task of a model, from its transformers configuration.
-
-        Parameters
-        ----------
-        config : transformers.PretrainedConfig
-            `problem_type="multi_label_classification"` means several labels per example. Otherwise `num_labels` decides.
-        """
+        """Task of a model: `problem_type` and `num_labels` of its transformers configuration decide."""
         if getattr(config, "problem_type", None) == "multi_label_classification":
             return cls.MULTILABEL
         return cls.BINARY if config.num_labels == 2 else cls.MULTICLASS

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import DeiTConfig, DeiTForImageClassification
 
 from conftest import make_model
-from test_record import make_point, make_sweep
+from results.sweeps import make_point, make_sweep
 from test_where_it_works import audio_model, image_model, multi_label_model, token_model
 from weighloss import ClassWeights
 from weighloss.reports.model_card import complete_card, escaped

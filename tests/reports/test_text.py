@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
-from test_record import ARTICLE, make_point, make_sweep
+from results.sweeps import ARTICLE, make_point, make_sweep
 from weighloss import ClassWeights, FailedLeg, InvalidInputError, RatioSweep, precision_recall, report
 from weighloss.results.files import write_predictions
 

@@ -8,13 +8,9 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from transformers.trainer_pt_utils import LabelSmoother
 
-from weighloss import (
-    ClassWeights,
-    InvalidInputError,
-    calibrated_logits,
-    weighted_binary_cross_entropy,
-    weighted_cross_entropy,
-)
+from weighloss.errors import InvalidInputError
+from weighloss.weighting.class_weights import ClassWeights
+from weighloss.weighting.losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
 
 
 def batch(seed: int, size: int, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -200,10 +196,13 @@ def test_labels_that_do_not_fit_the_logits_are_refused(shape):
         weighted_binary_cross_entropy(torch.zeros(2, 3), labels, torch.ones(3, 2))
 
 
-def test_labels_in_a_column_of_their_own_are_those_in_a_row():
+def test_labels_may_have_a_last_dimension_of_one():
     logits, labels, weights = batch(5, 8, 3)
-    column = weighted_cross_entropy(logits, labels[:, None], weights)
-    assert column == weighted_cross_entropy(logits, labels, weights)
+    expected = pytest.approx(reference(logits, labels, weights), rel=1e-12)
+    assert weighted_cross_entropy(logits, labels[:, None], weights).item() == expected
+    items = weighted_cross_entropy(logits, labels[:, None], weights, reduction="none")
+    assert items.shape == (8, 1)
+    assert items.mean().item() == expected
 
 
 def test_a_step_in_which_no_label_counts_has_loss_and_gradient_zero():
@@ -233,3 +232,125 @@ def test_soft_labels_have_torchs_loss():
 def test_several_labels_for_a_model_of_one_name_the_problem_type():
     with pytest.raises(InvalidInputError, match="problem_type='multi_label_classification'"):
         weighted_cross_entropy(torch.zeros(4, 3), torch.zeros(4, 3), torch.ones(3))
+
+
+SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, *SIGNED])
+@pytest.mark.parametrize("shape", [(12,), (3, 4), (12, 1)])
+def test_labels_of_any_integer_dtype_have_the_loss_of_int64_ones(dtype, shape):
+    logits, labels, weights = batch(6, 12, 2)
+    logits = logits.reshape((*shape, 2) if shape[-1] > 1 else (12, 2))
+    expected = reference(logits.reshape(12, 2), labels, weights, smoothing=0.1)
+    loss = weighted_cross_entropy(logits, labels.to(dtype).reshape(shape), weights, label_smoothing=0.1)
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", SIGNED)
+def test_minus_100_does_not_count_in_any_signed_dtype(dtype):
+    logits, labels, weights = batch(7, 12, 3)
+    labels[::4] = -100
+    expected = pytest.approx(reference(logits, labels, weights), rel=1e-9)
+    assert weighted_cross_entropy(logits, labels.to(dtype), weights).item() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, *SIGNED, torch.float16, torch.bfloat16, torch.float64])
+def test_several_labels_of_any_dtype_have_torchs_loss(dtype):
+    logits, targets, weights = multi_label_batch(1, 16, 3)
+    pos_weight = weights[:, 1] / weights[:, 0]
+    torchs = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, targets, weight=weights[:, 0], pos_weight=pos_weight
+    )
+    loss = weighted_binary_cross_entropy(logits, targets.to(dtype), weights)
+    assert loss.item() == pytest.approx(torchs.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [*SIGNED, torch.float16, torch.bfloat16, torch.float64])
+def test_several_labels_of_minus_100_do_not_count_in_any_dtype(dtype):
+    logits, targets, weights = multi_label_batch(2, 16, 3)
+    counted = torch.rand(16, 3, generator=torch.Generator().manual_seed(0)) < 0.7
+    torchs = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, targets, weight=weights[:, 0] * counted, pos_weight=weights[:, 1] / weights[:, 0], reduction="sum"
+    )
+    loss = weighted_binary_cross_entropy(logits, targets.where(counted, -100).to(dtype), weights)
+    assert loss.item() == pytest.approx(torchs.item() / counted.sum().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_without_reduction_each_item_has_torchs_loss_times_its_weight(smoothing):
+    logits, labels, weights = batch(8, 24, 3)
+    labels[::5] = -100
+    torchs = torch.nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    items = weighted_cross_entropy(
+        logits.reshape(4, 6, 3), labels.reshape(4, 6), weights, label_smoothing=smoothing, reduction="none"
+    )
+    expected = torchs * weights[labels.clamp(min=0)]
+    assert items.shape == (4, 6)
+    assert torch.allclose(items.flatten(), expected)
+    assert (items.flatten()[::5] == 0).all()
+
+
+def test_without_reduction_each_of_several_labels_has_torchs_loss_with_pos_weight():
+    logits, targets, weights = multi_label_batch(3, 16, 3)
+    torchs = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, targets, weight=weights[:, 0], pos_weight=weights[:, 1] / weights[:, 0], reduction="none"
+    )
+    targets[::5] = torchs[::5] = -100
+    items = weighted_binary_cross_entropy(logits, targets, weights, reduction="none")
+    assert torch.allclose(items, torchs.clamp(min=0))
+
+
+def test_unweighted_several_labels_have_torchs_loss_and_gradient():
+    logits, targets, _ = multi_label_batch(4, 16, 3)
+    logits.requires_grad_()
+    ours = weighted_binary_cross_entropy(logits, targets, torch.ones(3, 2))
+    torchs = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    assert ours.item() == pytest.approx(torchs.item(), rel=1e-12)
+    assert torch.allclose(torch.autograd.grad(ours, logits)[0], torch.autograd.grad(torchs, logits)[0])
+
+
+@pytest.mark.parametrize("num_items", [5, 0.5, torch.tensor(5), torch.tensor(0.5)])
+def test_the_sum_is_divided_by_num_items_of_any_kind(num_items):
+    logits, labels, weights = batch(9, 8, 2)
+    expected = reference(logits, labels, weights) * 8 / float(num_items)
+    assert weighted_cross_entropy(logits, labels, weights, num_items).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("wrong", [-1, 3, 10])
+def test_a_label_that_is_not_a_class_id_is_refused_on_the_cpu(wrong, smoothing):
+    logits, labels, weights = batch(10, 8, 3)
+    labels[2:4] = torch.tensor([-100, wrong])
+    with pytest.raises(InvalidInputError, match=f"class ids from 0 to 2, or -100 .* got {wrong}:"):
+        weighted_cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_float_labels_of_one_class_per_item_are_refused(dtype):
+    logits, labels, weights = batch(11, 8, 3)
+    with pytest.raises(InvalidInputError, match=rf"integer class ids, got {dtype}: write labels.long\(\)"):
+        weighted_cross_entropy(logits, labels.to(dtype), weights)
+
+
+def test_an_unknown_reduction_is_refused():
+    with pytest.raises(InvalidInputError, match="reduction must be 'mean' or 'none', got 'sum'"):
+        weighted_cross_entropy(torch.zeros(1, 2), torch.tensor([0]), torch.ones(2), reduction="sum")
+
+
+def test_labels_and_weights_may_be_on_another_device_than_the_logits():
+    """The meta device has shapes only, but operations refuse tensors of another device as on a GPU."""
+    logits, labels, weights = batch(12, 8, 3)
+    several, pair_weights = torch.zeros(8, 3), torch.ones(3, 2)
+    meta = logits.to("meta")
+    for num_items in (None, 8, torch.tensor(8)):
+        assert weighted_cross_entropy(meta, labels, weights, num_items).device.type == "meta"
+        assert weighted_binary_cross_entropy(meta, several, pair_weights, num_items).device.type == "meta"
+    assert weighted_cross_entropy(meta, labels, weights, reduction="none").shape == (8,)
+    assert calibrated_logits(meta, weights).device.type == "meta"
+
+
+def test_calibrated_logits_are_the_logits_minus_the_log_weights_in_the_dtype_of_the_logits():
+    logits, _, weights = batch(13, 4, 3)
+    assert torch.allclose(calibrated_logits(logits, weights), logits - weights.log())
+    assert calibrated_logits(logits.half(), weights).dtype == torch.float16

@@ -1,0 +1,50 @@
+"""Points and sweeps for tests, made from confusion counts."""
+
+from weighloss import RatioSweep, SweepPoint
+
+
+def make_point(ratio: float, tp: int, fp: int, fn: int, tn: int, seed: int = 42) -> SweepPoint:
+    return SweepPoint(
+        ratio=ratio,
+        seed=seed,
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=tn,
+        precision=tp / (tp + fp) if tp + fp else 0.0,
+        recall=tp / (tp + fn),
+        f1=2 * tp / (2 * tp + fp + fn),
+        eval_loss=0.5,
+        eval_plain_loss=0.4,
+        seconds=1.5,
+        global_step=10,
+        predictions=f"predictions/{ratio:g}_{seed}.parquet",
+    )
+
+
+def make_sweep(points, seeds=(42,), natural_ratio=7.0, label_names=("ham", "spam"), **changes) -> RatioSweep:
+    """A sweep of these points, over as many classes as there are names."""
+    content = {
+        "counts": [700, 100, 50][: len(label_names)],
+        "label_names": list(label_names),
+        "positive_label": 1,
+        "natural_ratio": natural_ratio,
+        "ratios": sorted({point.ratio for point in points}),
+        "seeds": list(seeds),
+        "epochs_per_ratio": 1,
+        "model": "a-model",
+        "dataset": "messages",
+        "num_eval": 100,
+        "versions": {"weighloss": "0"},
+        "points": tuple(points),
+    }
+    return RatioSweep(**content | changes)
+
+
+ARTICLE = [
+    make_point(0.07, 0, 0, 20, 80),  # nothing predicted positive
+    make_point(0.7, 8, 1, 12, 79),
+    make_point(7.0, 15, 3, 5, 77),
+    make_point(70.0, 19, 21, 1, 59),
+    make_point(700.0, 20, 80, 0, 0),  # everything predicted positive
+]
