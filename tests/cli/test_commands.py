@@ -14,6 +14,7 @@ from datasets import Dataset, load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from conftest import SMS_SPAM
+from loopback_hub import LoopbackHub
 from weighloss import ClassWeights, RatioSweep, WeightedLossConfig, WeightedLossTrainer
 from weighloss.cli.arguments import DataArguments
 from weighloss.cli.data import load_data, tokenize
@@ -230,6 +231,22 @@ def test_what_the_data_shows_to_be_wrong_ends_with_one_sentence_and_trains_nothi
     assert sentence in ended
     assert "\n" not in ended
     assert not (tmp_path / "out" / "predictions").exists()
+
+
+def test_a_folder_is_pushed_and_a_refused_push_ends_in_one_sentence(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text('{"model_type": "bert"}')
+    push = [sys.executable, "-m", "weighloss", "push", str(tmp_path / "out"), "--hub_model_id", "user/spam"]
+    with LoopbackHub(tokens={"hf_marker": "user"}) as hub:
+        run = subprocess.run(push, env=hub.env(tmp_path), capture_output=True, text=True, check=False)
+        assert run.returncode == 1
+        assert run.stderr.startswith("error: ")
+        assert len(run.stderr.splitlines()) == 1
+        words = [*push, "--hub_token", "hf_marker"]
+        run = subprocess.run(words, env=hub.env(tmp_path), capture_output=True, text=True, check=True)
+        assert run.stdout == "Pushed to user/spam.\n"
+        assert "hf_marker" not in run.stderr
+        assert "config.json" in hub.files("user/spam")
 
 
 @pytest.mark.slow

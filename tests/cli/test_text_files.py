@@ -36,7 +36,7 @@ def test_an_unknown_encoding_is_refused_by_name(tmp_path):
     (tmp_path / "data.csv").write_text("text,label\na,ham\nb,spam\n")
     with pytest.raises(InvalidInputError, match="--encoding 'utf8x' is unknown"):
         load_data(DataArguments(train_file=str(tmp_path / "data.csv"), encoding="utf8x"))
-    with pytest.raises(InvalidInputError, match="is not encoded in utf-16 .*, for example --encoding utf-8"):
+    with pytest.raises(InvalidInputError, match=r"is not encoded in utf-16 .*, for example --encoding utf-8"):
         load_data(DataArguments(train_file=str(tmp_path / "data.csv"), encoding="utf-16"))
 
 

@@ -1,6 +1,10 @@
 """Points and sweeps for tests, made from confusion counts."""
 
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
 from weighloss import RatioSweep, SweepPoint
+from weighloss.results.files import write_predictions
 
 
 def make_point(ratio: float, tp: int, fp: int, fn: int, tn: int, seed: int = 42) -> SweepPoint:
@@ -48,3 +52,22 @@ ARTICLE = [
     make_point(70.0, 19, 21, 1, 59),
     make_point(700.0, 20, 80, 0, 0),  # everything predicted positive
 ]
+
+
+def write_leg(folder, ratio: float, scores: np.ndarray, labels: np.ndarray, seed: int = 42) -> SweepPoint:
+    """Predictions on disk of a leg that gives each item this log-odds of being positive, and their point."""
+    tn, fp, fn, tp = confusion_matrix(labels, scores > 0, labels=[0, 1]).ravel().tolist()
+    point = make_point(ratio, tp, fp, fn, tn, seed)
+    logits = np.stack([np.zeros(len(scores)), scores], axis=1).astype(np.float32)
+    write_predictions(folder / point.predictions, logits, labels, {})
+    return point
+
+
+def write_sweep(folder, seed: int = 0, size: int = 400) -> RatioSweep:
+    """An unweighted leg and one at w_r = 7, whose log-odds are those of the first plus log 7."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(size) < 0.15).astype(int)
+    scores = np.round(generator.normal(labels * 2.5 - 2, 1), 2)  # some are equal
+    points = [write_leg(folder, ratio, scores + np.log(ratio), labels) for ratio in (1.0, 7.0)]
+    make_sweep(points).save(folder)
+    return RatioSweep.load(folder)

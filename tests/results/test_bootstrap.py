@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
-from weighloss import precision_recall
 from weighloss.results.bootstrap import bootstrap, interval
 from weighloss.weighting.task import Task
+
+
+def of_scikit_learn(references, predictions, average: str = "binary") -> dict[str, float]:
+    found = precision_recall_fscore_support(references, predictions, average=average, zero_division=0)
+    return {"precision": found[0], "recall": found[1]}
 
 
 def leg(generator, size: int, share: float, recall: float, false_alarms: float):
@@ -38,7 +43,7 @@ def test_the_resampled_values_lie_around_the_legs_own_and_tell_legs_apart():
     legs = [(logits, labels), (np.stack([1.0 - found, found], axis=1), labels)]
     intervals = bootstrap(legs)
     for i, (scores, _) in enumerate(legs):
-        own = precision_recall(scores.argmax(-1), labels)
+        own = of_scikit_learn(labels, scores.argmax(-1))
         assert intervals.precision[i, 0] < own["precision"] < intervals.precision[i, 1]
         assert intervals.recall[i, 0] < own["recall"] < intervals.recall[i, 1]
     low, high = interval(intervals.resampled_recall[:, 0] - intervals.resampled_recall[:, 1], 0.95)
@@ -63,11 +68,11 @@ def test_averages_have_intervals_around_them(kind):
     if kind == "three_classes":
         labels = generator.integers(0, 3, 600)
         logits = np.eye(3)[np.where(generator.random(600) < 0.8, labels, generator.integers(0, 3, 600))]
-        own = precision_recall(logits.argmax(-1), labels, average="macro")
+        own = of_scikit_learn(labels, logits.argmax(-1), "macro")
     else:
         labels = (generator.random((300, 4)) < 0.3).astype(int)
         logits = np.where(generator.random((300, 4)) < 0.85, labels, 1 - labels) - 0.5
-        own = precision_recall((logits > 0).ravel().astype(int), labels.ravel())
+        own = of_scikit_learn(labels, (logits > 0).astype(int), "micro")
     task = Task.MULTICLASS if kind == "three_classes" else Task.MULTILABEL
     intervals = bootstrap([(logits, labels)], task)
     for name, ends in (("precision", intervals.precision), ("recall", intervals.recall)):
@@ -88,7 +93,7 @@ def test_averages_over_many_small_classes_or_one_that_is_never_right_lie_in_thei
     labels = np.repeat(np.arange(classes - absent), size)
     wrong = generator.random(len(labels)) < 0.1
     predicted = np.where(wrong, classes - 1 if absent else generator.integers(0, classes, len(labels)), labels)
-    own = precision_recall(predicted, labels, average="macro")
+    own = of_scikit_learn(labels, predicted, "macro")
     intervals = bootstrap([(np.eye(classes)[predicted], labels)], Task.MULTICLASS)
     assert intervals.precision[0, 0] <= own["precision"] <= intervals.precision[0, 1]
     assert intervals.recall[0, 0] <= own["recall"] <= intervals.recall[0, 1]

@@ -14,9 +14,11 @@ from conftest import ROOT, collate, make_data, make_model, parameters, quiet_arg
 from test_where_it_works import MODES, WHOLE_STEP, Mode, formula, token_data, trained, weighted_trainer
 from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
 
+TESTS = [str(ROOT / "tests" / room) for room in ("", "sweep", "training", "weighting")]
+
 # SGD without dropout: only then are two processes, whose dropout masks differ, the same computation as one.
 SWEEP = """
-import sys; sys.path.insert(0, {tests!r})
+import sys; sys.path[:0] = {tests!r}
 from test_distributed import swept, torch
 for average in (True, False):
     swept({path!r} + "/" + str(average), average, batch=8)
@@ -57,7 +59,7 @@ TRAININGS = {
     },
 }
 TRAIN = """
-import json, sys; sys.path.insert(0, {tests!r})
+import json, sys; sys.path[:0] = {tests!r}
 from safetensors.torch import save_file
 from conftest import parameters
 from test_distributed import TRAININGS, torch
@@ -91,7 +93,7 @@ def torchrun(script: str, path) -> None:
 def two_processes(tmp_path_factory):
     """Parameters, losses and evaluation metrics of every training, in two processes under torchrun."""
     path = tmp_path_factory.mktemp("two")
-    torchrun(TRAIN.format(tests=str(ROOT / "tests"), path=str(path)), path)
+    torchrun(TRAIN.format(tests=TESTS, path=str(path)), path)
     return {
         name: (load_file(path / f"{name}.safetensors")["parameters"], json.loads((path / f"{name}.json").read_text()))
         for name in TRAININGS
@@ -152,7 +154,7 @@ def test_processes_average_tokens_across_devices_off(tmp_path, two_processes):
 
 @pytest.mark.slow
 def test_sweep_two_processes(tmp_path):
-    script = SWEEP.format(tests=str(ROOT / "tests"), path=str(tmp_path))
+    script = SWEEP.format(tests=TESTS, path=str(tmp_path))
     torchrun(script, tmp_path)
     whole = {}
     for average in (True, False):

@@ -16,7 +16,6 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
-from test_scripts import spam_file  # noqa: F401 — a fixture
 from test_where_it_works import MODES
 from weighloss import (
     InvalidInputError,
@@ -27,62 +26,65 @@ from weighloss import (
     WeightedLossConfig,
     WeightedLossTrainer,
     plot_sweep,
-    report,
+    reports,
 )
 from weighloss.sweep.fingerprint import of_dataset
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import faults
 
-BEST = {
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "f1",
-    "save_strategy": "best",
-    "save_only_model": True,
-    "save_total_limit": 1,
-}
-EVERY_THIRD_STEP = BEST | {
-    "save_strategy": "steps",
-    "save_only_model": False,
-    "save_steps": 3,
+EVERY_THIRD_STEP = {"save_strategy": "steps", "save_steps": 3}
+BEST_OF_LEG = EVERY_THIRD_STEP | {
     "eval_strategy": "steps",
     "eval_steps": 3,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "plain_loss",
+    "greater_is_better": False,
 }
-STEPS = 12  # of a leg: 192 examples in batches of 16
+STEPS = 12  # of a leg of one epoch: 192 examples in batches of 16
+RATIOS = [0.5, 4, 30]
 
 
 class Stop(TrainerCallback):
-    """Ends the process's training at an optimizer step, as a kill would, and notes the steps."""
+    """Ends the training of the process at a step of a leg, as a kill would, and notes leg and step of every step."""
 
-    def __init__(self, at: int | None = None) -> None:
-        self.at = at
+    def __init__(self, leg: int | None = None, step: int | None = None) -> None:
+        self.at = leg, step
         self.steps = []
+        self._legs = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._legs.append(int(Path(args.output_dir).name[4:6]))
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.steps.append(state.global_step)
-        if state.global_step == self.at:
+        self.steps.append((self._legs[-1], state.global_step))
+        if self.steps[-1] == self.at:
             raise KeyboardInterrupt
+
+
+def steps_of(leg, epochs=1):
+    return [(leg, step) for step in range(1, epochs * STEPS + 1)]
 
 
 def make_sweep(folder, train_data, eval_data, stop=None, config=None, sweep=None, **kwargs):
     model = {} if {"model", "model_init"} & kwargs.keys() else {"model": make_model()}
-    training = {"per_device_train_batch_size": 16, "learning_rate": 1e-2} | BEST | (config or {})
+    training = {"per_device_train_batch_size": 16, "learning_rate": 1e-2} | (config or {})
     return WeightedLossTrainer(
         args=WeightedLossConfig(str(folder), **quiet_args(**training)),
         train_dataset=train_data,
         eval_dataset=eval_data,
         callbacks=[
-            RatioSweepCallback(**{"ratios": [0.5, 4, 30], "seeds": [1]} | (sweep or {})),
+            RatioSweepCallback(**{"ratios": RATIOS, "seeds": [1]} | (sweep or {})),
             *([stop] if stop else []),
         ],
         **({"data_collator": collate} | model | kwargs),
     )
 
 
-def stopped(folder, train_data, eval_data, at, **kwargs):
-    """A sweep that was ended at a step, in a trainer that is then thrown away."""
+def stopped(folder, train_data, eval_data, leg, step, **kwargs):
+    """A sweep that was ended at a step of a leg, in a trainer that is then thrown away."""
     with pytest.raises(KeyboardInterrupt):
-        make_sweep(folder, train_data, eval_data, Stop(at), **kwargs).train()
+        make_sweep(folder, train_data, eval_data, Stop(leg, step), **kwargs).train()
 
 
 def finished(folder, train_data, eval_data, stop=None, **kwargs):
@@ -103,75 +105,70 @@ def sizes(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
-    [BEST, EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"}],
-    ids=["best_models", "checkpoints_within_legs"],
+    [{}, EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"}],
+    ids=["no_checkpoints", "checkpoints_within_legs"],
 )
 def test_a_sweep_that_is_killed_anywhere_ends_as_if_nothing_had_happened(train_data, eval_data, config, capfd):
     hit = faults.campaign(
         lambda folder: make_sweep(folder, train_data, eval_data, config=config, sweep={"seeds": [1, 2]}),
         kills=len(faults.MOMENTS) + 1,
     )
-    assert sum(times > 0 for times in hit.values()) >= len(faults.MOMENTS)
+    assert sum(times > 0 for times in hit.values()) >= len(faults.MOMENTS) - ("save_steps" not in config)
 
 
 @pytest.mark.parametrize(
-    ("config", "sweep", "at", "goes_on_after"),
+    ("config", "sweep", "at", "resumes_after"),
     [
-        (EVERY_THIRD_STEP, {}, STEPS + 8, STEPS + 6),
-        (EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"}, {}, STEPS + 8, STEPS + 6),
-        (EVERY_THIRD_STEP | {"accelerator_config": {"use_seedable_sampler": False}}, {}, 8, 6),
-        (EVERY_THIRD_STEP | {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8}, {}, 8, 6),
-        (EVERY_THIRD_STEP, {"epochs_per_ratio": 2}, 2 * STEPS + STEPS + 5, 2 * STEPS + STEPS + 3),
-        # of an epoch's order that follows from random numbers drawn before it, only the first in a leg is known
-        (
-            EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"},
-            {"epochs_per_ratio": 2},
-            2 * STEPS + STEPS + 5,
-            2 * STEPS,
-        ),
-        (EVERY_THIRD_STEP | {"save_only_model": True}, {}, STEPS + 8, STEPS),
-        (EVERY_THIRD_STEP | {"ignore_data_skip": True}, {}, STEPS + 8, STEPS),
-        (BEST, {}, 2 * STEPS + 8, 2 * STEPS),
-        (BEST | {"save_strategy": "no", "load_best_model_at_end": False}, {}, 2 * STEPS + 8, 2 * STEPS),
+        (EVERY_THIRD_STEP, {}, (1, 8), 6),
+        (BEST_OF_LEG, {}, (1, 8), 6),
+        (EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"}, {}, (1, 8), 6),
+        (EVERY_THIRD_STEP | {"accelerator_config": {"use_seedable_sampler": False}}, {}, (0, 8), 6),
+        (EVERY_THIRD_STEP | {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8}, {}, (0, 8), 6),
+        (EVERY_THIRD_STEP, {"epochs_per_ratio": 2}, (1, STEPS + 5), STEPS + 3),
+        # of an order that follows from random numbers drawn before it, only the first epoch of a leg is known
+        (EVERY_THIRD_STEP | {"train_sampling_strategy": "group_by_length"}, {"epochs_per_ratio": 2}, (1, STEPS + 5), 9),
+        (EVERY_THIRD_STEP | {"save_only_model": True}, {}, (1, 8), 0),
+        (EVERY_THIRD_STEP | {"ignore_data_skip": True}, {}, (1, 8), 0),
+        ({}, {}, (2, 8), 0),
     ],
     ids=[
-        "checkpoint", "group_by_length", "random_sampler", "accumulation", "second_epoch", "second_epoch_group_by_length",
-        "models_only", "ignore_data_skip", "best_models", "no_models",
+        "checkpoint", "best_of_leg", "group_by_length", "random_sampler", "accumulation", "second_epoch",
+        "second_epoch_group_by_length", "models_only", "ignore_data_skip", "no_checkpoints",
     ],
 )  # fmt: skip
-def test_a_sweep_goes_on_at_its_last_checkpoint_within_a_leg_or_after_its_last_leg(
-    tmp_path, train_data, eval_data, config, sweep, at, goes_on_after
+def test_a_sweep_resumes_at_the_last_checkpoint_within_a_leg_or_after_its_last_leg(
+    tmp_path, train_data, eval_data, config, sweep, at, resumes_after
 ):
     given = {"config": config, "sweep": sweep}
     whole = finished(tmp_path / "whole", train_data, eval_data, **given)
-    stopped(tmp_path / "cut", train_data, eval_data, at, **given)
-    done = len(RatioSweep.load(tmp_path / "cut").points)
-    assert done == at // (STEPS * sweep.get("epochs_per_ratio", 1))
+    stopped(tmp_path / "cut", train_data, eval_data, *at, **given)
+    assert len(RatioSweep.load(tmp_path / "cut").points) == at[0]
     stop = Stop()
     assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
-    assert stop.steps[0] == goes_on_after + 1
+    assert stop.steps[0] == (at[0], resumes_after + 1)
+    assert not (tmp_path / "cut" / "legs").exists()
 
 
-@pytest.mark.parametrize("resume", [True, "checkpoint-3"], ids=["true", "path"])
+@pytest.mark.parametrize("resume", [True, "legs/leg-00_ratio-0.5_seed-1/checkpoint-3"], ids=["true", "path"])
 def test_resume_from_checkpoint_may_be_given_and_changes_nothing(tmp_path, train_data, eval_data, resume):
     whole = finished(tmp_path / "whole", train_data, eval_data, config=EVERY_THIRD_STEP)
-    trainer = make_sweep(tmp_path / "new", train_data, eval_data, Stop(5), config=EVERY_THIRD_STEP)
+    trainer = make_sweep(tmp_path / "new", train_data, eval_data, Stop(0, 5), config=EVERY_THIRD_STEP)
     with pytest.raises(KeyboardInterrupt):
         trainer.train(resume_from_checkpoint=True)  # nothing there yet
-    stop = Stop(30)
+    stop = Stop(2, 6)
     trainer = make_sweep(tmp_path / "new", train_data, eval_data, stop, config=EVERY_THIRD_STEP)
     with pytest.raises(KeyboardInterrupt):
         trainer.train(resume_from_checkpoint=resume if resume is True else str(tmp_path / "new" / resume))
-    assert stop.steps[0] == 4
+    assert stop.steps[0] == (0, 4)
     assert finished(tmp_path / "new", train_data, eval_data, config=EVERY_THIRD_STEP) == whole
     trainer = make_sweep(tmp_path / "other", train_data, eval_data)
-    with pytest.raises(InvalidInputError, match="is not of the sweep in"):
+    with pytest.raises(InvalidInputError, match="is not a checkpoint of the sweep in"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-12"))
 
 
-def test_the_same_trainer_goes_on_after_an_interruption(tmp_path, train_data, eval_data):
+def test_the_same_trainer_resumes_after_an_interruption(tmp_path, train_data, eval_data):
     whole = finished(tmp_path / "whole", train_data, eval_data)
-    trainer = make_sweep(tmp_path / "cut", train_data, eval_data, Stop(STEPS + 8))
+    trainer = make_sweep(tmp_path / "cut", train_data, eval_data, Stop(1, 8))
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.pop_callback(Stop)
@@ -180,14 +177,14 @@ def test_the_same_trainer_goes_on_after_an_interruption(tmp_path, train_data, ev
     assert len(RatioSweep.load(tmp_path / "cut").points) == 3
 
 
-def test_with_model_init_a_sweep_goes_on_with_every_seeds_own_head(tmp_path, train_data, eval_data):
+def test_with_model_init_a_sweep_resumes_with_every_seeds_own_head(tmp_path, train_data, eval_data):
     given = {"model_init": lambda: make_model(seed=torch.initial_seed()), "sweep": {"seeds": [1, 2]}}
     whole = finished(tmp_path / "whole", train_data, eval_data, **given)
-    stopped(tmp_path / "cut", train_data, eval_data, 4 * STEPS + 2, **given)
+    stopped(tmp_path / "cut", train_data, eval_data, 4, 2, **given)
     assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
 
 
-def test_adapters_go_on(tmp_path, train_data, eval_data):
+def test_adapters_resume(tmp_path, train_data, eval_data):
     peft = pytest.importorskip("peft")
 
     def model_init():
@@ -195,25 +192,23 @@ def test_adapters_go_on(tmp_path, train_data, eval_data):
 
     given = {"model_init": model_init, "config": EVERY_THIRD_STEP}
     whole = finished(tmp_path / "whole", train_data, eval_data, **given)
-    stopped(tmp_path / "cut", train_data, eval_data, STEPS + 8, **given)
+    stopped(tmp_path / "cut", train_data, eval_data, 1, 8, **given)
     stop = Stop()
     assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
-    assert stop.steps[0] == STEPS + 7
+    assert stop.steps[0] == (1, 7)
 
 
-def test_a_search_goes_on_with_the_ratios_that_it_would_have_taken(tmp_path, train_data, eval_data):
-    given = {"sweep": {"ratios": RatioSearch("recall>=0.7", max_legs=4)}}
+def test_a_search_resumes_with_the_ratios_that_it_would_have_taken(tmp_path, train_data, eval_data):
+    given = {"sweep": {"ratios": RatioSearch(max_legs=4), "choose": "recall>=0.7"}}
     whole = finished(tmp_path / "whole", train_data, eval_data, **given)
     assert len(whole[0]["points"]) == 4
-    stopped(tmp_path / "cut", train_data, eval_data, 2 * STEPS + 2, **given)
+    stopped(tmp_path / "cut", train_data, eval_data, 2, 2, **given)
     assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
     stop = Stop()
     assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
     assert not stop.steps
-    with pytest.raises(InvalidInputError, match=r"the search: .*max_legs=5.* here, .*max_legs=4.* there"):
-        make_sweep(
-            tmp_path / "cut", train_data, eval_data, sweep={"ratios": RatioSearch("recall>=0.7", max_legs=5)}
-        ).train()
+    with pytest.raises(InvalidInputError, match=r"search: .*max_legs=5.* here, .*max_legs=4.* there"):
+        make_sweep(tmp_path / "cut", train_data, eval_data, sweep={"ratios": RatioSearch(max_legs=5)}).train()
 
 
 def test_a_finished_sweep_is_not_trained_again(tmp_path, train_data, eval_data):
@@ -223,51 +218,40 @@ def test_a_finished_sweep_is_not_trained_again(tmp_path, train_data, eval_data):
     assert not stop.steps
 
 
-def test_a_model_that_is_needed_and_on_no_disk_is_trained_again_and_nothing_else(
-    tmp_path, train_data, eval_data, caplog
+@pytest.mark.parametrize("damage", ["missing", "of another training"])
+def test_a_chosen_model_that_is_not_on_disk_is_trained_again_and_nothing_else(
+    tmp_path, train_data, eval_data, caplog, damage
 ):
-    whole = finished(tmp_path / "best", train_data, eval_data)
-    (kept,) = tmp_path.glob("best/checkpoint-*")
-    (kept / "model.safetensors").unlink()
+    whole = finished(tmp_path, train_data, eval_data)
+    if damage == "missing":
+        (tmp_path / "model.safetensors").unlink()
+    else:
+        make_model(weight_ratio=77).save_pretrained(tmp_path)
     stop = Stop()
-    assert finished(tmp_path / "best", train_data, eval_data, stop) == whole
-    last = int(kept.name.split("-")[1])
-    assert stop.steps == list(range(last - STEPS + 1, last + 1))
-    assert "is needed, but not on disk" in caplog.text
-
-    last_leg = {"config": {"save_strategy": "no", "load_best_model_at_end": False}}
-    whole = finished(tmp_path / "last", train_data, eval_data, **last_leg)
-    stop = Stop()
-    assert finished(tmp_path / "last", train_data, eval_data, stop, **last_leg) == whole
-    assert stop.steps == list(range(2 * STEPS + 1, 3 * STEPS + 1))
-
-    last_leg["config"]["save_strategy"] = "epoch"
-    whole = finished(tmp_path / "epoch", train_data, eval_data, **last_leg)
-    stop = Stop()
-    assert finished(tmp_path / "epoch", train_data, eval_data, stop, **last_leg) == whole
-    assert not stop.steps
+    assert finished(tmp_path, train_data, eval_data, stop) == whole
+    assert stop.steps == steps_of(RATIOS.index(whole[3]))
+    assert "is not on disk" in caplog.text
 
 
-def test_a_batch_size_that_was_found_is_gone_on_with(tmp_path, train_data, eval_data):
+def test_a_sweep_does_not_resume_with_another_batch_size_than_the_finder_found(tmp_path, train_data, eval_data):
     class OutOfMemory(TrainerCallback):
+        def __init__(self, least):
+            self.least = least
+
         def on_step_end(self, args, state, control, **kwargs):
-            if state.train_batch_size == 16 and state.global_step == 2:
+            if state.train_batch_size >= self.least and state.global_step == 2:
                 raise RuntimeError("CUDA out of memory.")
 
     given = {"config": {"auto_find_batch_size": True}}
-    trainer = make_sweep(tmp_path / "whole", train_data, eval_data, OutOfMemory(), **given)
-    trainer.train()
-    assert trainer._train_batch_size < 16
-    steps = RatioSweep.load(tmp_path / "whole").points[0].global_step
-    trainer = make_sweep(tmp_path / "cut", train_data, eval_data, OutOfMemory(), **given)
-    trainer.add_callback(Stop(steps + 3))
+    trainer = make_sweep(tmp_path, train_data, eval_data, OutOfMemory(16), **given)
+    trainer.add_callback(Stop(1, 3))
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-    stop = Stop()
-    finished(tmp_path / "cut", train_data, eval_data, stop, **given)
-    assert stop.steps[0] == steps + 1
-    points = [RatioSweep.load(tmp_path / name).points for name in ("whole", "cut")]
-    assert [point.tp for point in points[0]] == [point.tp for point in points[1]]
+    found = RatioSweep.load(tmp_path).arguments["found_batch_size"]
+    with pytest.raises(InvalidInputError, match=f"has legs with batches of {found}, but now the batch-size finder needs"):
+        make_sweep(tmp_path, train_data, eval_data, OutOfMemory(found), **given).train()
+    make_sweep(tmp_path, train_data, eval_data, OutOfMemory(16), **given).train()
+    assert len(RatioSweep.load(tmp_path).points) == 3
 
 
 OTHER = make_data(192, seed=9)
@@ -276,27 +260,26 @@ OTHER = make_data(192, seed=9)
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"train_data": OTHER}, "the training data's counts: .* here, .* there|the training data differs"),
+        ({"train_data": OTHER}, "counts of the training labels: .* here, .* there"),
         ({"train_data": make_data(192, 0).map(lambda row, i: {"input_ids": [7, *row["input_ids"]]} if i == 100 else row,
                                               with_indices=True)}, r"\(the training data differs\)"),
         ({"eval_data": make_data(100, 3)}, "the evaluation data differs"),
-        ({"eval_data": make_data(90, 1)}, "the number of evaluation examples: 90 here, 100 there"),
-        ({"model": make_model(seed=5)}, r"\(the model differs, and if .* load it after transformers.set_seed\(\)"),
+        ({"eval_data": make_data(90, 1)}, "number of evaluation examples: 90 here, 100 there"),
+        ({"model": make_model(seed=5)}, r"\(the model differs, and if .* load the model after transformers.set_seed\(\)"),
         ({"model": make_model(dropout=0.2)}, r"\(the model differs"),
         ({"sweep": {"seeds": [2]}}, "seeds: 2 here, 1 there"),
         ({"sweep": {"ratios": [0.5, 4, 31]}}, "ratios: 0.5, 4, 31 here, 0.5, 4, 30 there"),
         ({"sweep": {"epochs_per_ratio": 2}}, "epochs_per_ratio: 2 here, 1 there"),
-        ({"sweep": {"choose": "recall>=0.9"}}, "the requirement to choose by: recall>=0.9 here, None there"),
         ({"config": {"learning_rate": 2e-2}}, "learning_rate: 0.02 here, 0.01 there"),
         ({"config": {"per_device_train_batch_size": 8}}, "per_device_train_batch_size: 8 here, 16 there"),
         ({"config": {"label_smoothing_factor": 0.1}}, "label_smoothing_factor: 0.1 here, 0.0 there"),
-        ({"config": {"metric_for_best_model": "recall"}}, "metric_for_best_model: recall here, f1 there"),
+        ({"config": {"max_steps": 3}}, "max_steps: 3 here, -1 there"),
         ({"config": {"positive_label": "ham"}}, "positive_label: 0 here, 1 there"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_another_sweep_in_the_folder_is_refused_with_what_differs(tmp_path, train_data, eval_data, change, sentence):
-    stopped(tmp_path, train_data, eval_data, STEPS + 2)
+    stopped(tmp_path, train_data, eval_data, 1, 2)
     before = (tmp_path / "sweep.json").read_bytes()
     change = {"train_data": train_data, "eval_data": eval_data} | change
     trainer = make_sweep(tmp_path, change.pop("train_data"), change.pop("eval_data"), **change)
@@ -307,19 +290,19 @@ def test_another_sweep_in_the_folder_is_refused_with_what_differs(tmp_path, trai
     assert (tmp_path / "sweep.json").read_bytes() == before
 
 
-def test_what_changes_no_result_may_change_when_a_sweep_goes_on(tmp_path, train_data, eval_data, caplog):
+def test_what_changes_no_result_may_change_when_a_sweep_resumes(tmp_path, train_data, eval_data, caplog):
     whole = finished(tmp_path / "whole", train_data, eval_data)
-    stopped(tmp_path / "cut", train_data, eval_data, STEPS + 2)
+    stopped(tmp_path / "cut", train_data, eval_data, 1, 2)
     content = json.loads((tmp_path / "cut" / "sweep.json").read_text())
     content["versions"]["torch"] = "1.0"
     (tmp_path / "cut" / "sweep.json").write_text(json.dumps(content))
     moved = (tmp_path / "cut").rename(tmp_path / "moved")
-    config = {"logging_steps": 1, "dataloader_num_workers": 1, "save_total_limit": 3, "run_name": "again"}
+    config = {"logging_steps": 1, "dataloader_num_workers": 1, "save_steps": 5, "run_name": "again"}
     rows = Dataset.from_list(train_data.to_list(), features=train_data.features)  # the same rows, another object
     content, *rest = finished(moved, rows, eval_data, config=config)
     assert content == whole[0]
     assert rest == list(whole[1:])
-    assert "torch 1.0 and goes on with" in caplog.text
+    assert "torch 1.0 and resumes with" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "edited"])
@@ -342,16 +325,16 @@ def test_a_damaged_leg_is_named_and_trained_again_and_the_rest_is_kept(
         plot_sweep(charted, tmp_path)
     stop = Stop()
     assert finished(tmp_path, train_data, eval_data, stop) == whole
-    assert stop.steps == list(range(1, STEPS + 1))
-    assert (str(file) if damage != "edited" else "sweep.json says of w_r = 0.5") in caplog.text
+    assert stop.steps == steps_of(0)
+    assert (str(file) if damage != "edited" else "sweep.json has for w_r = 0.5") in caplog.text
     assert [point.seconds for point in RatioSweep.load(tmp_path).points[1:]] == [point.seconds for point in others]
 
 
 def test_a_damaged_sweep_file_is_refused_and_nothing_is_touched(tmp_path, train_data, eval_data):
-    stopped(tmp_path, train_data, eval_data, 2 * STEPS + 2)
+    stopped(tmp_path, train_data, eval_data, 2, 2)
     os.truncate(tmp_path / "sweep.json", 200)
     files = touched(tmp_path)
-    with pytest.raises(InvalidInputError, match="not readable as JSON"):
+    with pytest.raises(InvalidInputError, match="cannot be read as JSON"):
         make_sweep(tmp_path, train_data, eval_data).train()
     assert touched(tmp_path) == files
 
@@ -365,8 +348,8 @@ def touched(folder):
 def test_two_processes_do_not_sweep_into_one_folder_and_death_frees_it(tmp_path, train_data, eval_data):
     code = f"""
 import sys, time; sys.path.insert(0, {str(ROOT / "tests")!r})
-from pathlib import Path; from weighloss.sweep.resume import held
-with held(Path({str(tmp_path)!r})):
+from pathlib import Path; from weighloss.sweep.resume import locked
+with locked(Path({str(tmp_path)!r})):
     print("held", flush=True); time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -398,10 +381,7 @@ def small_disk(path: Path, size: str):
 
 @pytest.mark.parametrize(
     ("config", "legs", "room", "what"),
-    [
-        (BEST, 1, 40_000, "a checkpoint in"),
-        (BEST | {"save_strategy": "no", "load_best_model_at_end": False}, 2, 0, "leg-02"),
-    ],
+    [(EVERY_THIRD_STEP, 1, 40_000, "a checkpoint in"), ({}, 2, 0, "leg-02")],
     ids=["checkpoint", "predictions"],
 )
 def test_a_full_disk_loses_nothing_and_says_what_could_not_be_written(
@@ -411,8 +391,8 @@ def test_a_full_disk_loses_nothing_and_says_what_could_not_be_written(
         """Leaves no room for a file, or only for a small one, once so many legs are done."""
 
         def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == legs * STEPS + 1:
-                with open(Path(args.output_dir).parent / "filler", "wb", buffering=0) as filler, suppress(OSError):
+            if args.weight_ratio == RATIOS[legs] and state.global_step == 1:
+                with open(tmp_path / "disk" / "filler", "wb", buffering=0) as filler, suppress(OSError):
                     while True:
                         filler.write(b"0" * 1024)
                 os.truncate(filler.name, os.path.getsize(filler.name) - room)
@@ -423,12 +403,12 @@ def test_a_full_disk_loses_nothing_and_says_what_could_not_be_written(
         with pytest.raises(SweepStoppedError, match=f"{what}.* could not be written.*{legs} of 3 legs") as caught:
             trainer.train()
         assert "\n" not in str(caught.value)
-        assert "make room" in str(caught.value)
+        assert "free some space" in str(caught.value)
         assert len(RatioSweep.load(disk / "cut").points) == legs
         (disk / "filler").unlink()
         stop = Stop()
         assert finished(disk / "cut", train_data, eval_data, stop, config=config) == whole
-        assert stop.steps[0] == legs * STEPS + 1
+        assert stop.steps[0] == (legs, 1)
 
 
 class Explode(TrainerCallback):
@@ -438,16 +418,12 @@ class Explode(TrainerCallback):
         self.ratio = ratio
 
     def on_step_begin(self, args, state, control, model=None, **kwargs):
-        if args.weight_ratio == self.ratio and state.global_step % STEPS == 5:
+        if args.weight_ratio == self.ratio and state.global_step == 5:
             model.classifier.weight.data[0, 0] = float("nan")
 
 
-@pytest.mark.parametrize(
-    "config",
-    [{}, {"metric_for_best_model": "plain_loss"}, {"save_strategy": "epoch", "eval_strategy": "epoch"}],
-    ids=["f1", "plain_loss", "every_leg"],
-)
-def test_a_leg_whose_loss_is_nan_is_recorded_as_failed_and_the_next_goes_on(
+@pytest.mark.parametrize("config", [{}, {"save_strategy": "epoch", "eval_strategy": "epoch"}], ids=["", "epoch"])
+def test_a_leg_whose_loss_is_nan_is_recorded_as_failed_and_the_next_resumes(
     tmp_path, train_data, eval_data, config, caplog
 ):
     expected = finished(tmp_path / "without", train_data, eval_data, config=config, sweep={"ratios": [0.5, 30]})
@@ -456,7 +432,7 @@ def test_a_leg_whose_loss_is_nan_is_recorded_as_failed_and_the_next_goes_on(
     sweep = RatioSweep.load(tmp_path / "sweep")
     assert [point.ratio for point in sweep.points] == [0.5, 30]
     (failed,) = sweep.failed
-    assert (failed.ratio, failed.seed, failed.global_step) == (4, 1, 2 * STEPS)
+    assert (failed.ratio, failed.seed, failed.global_step) == (4, 1, STEPS)
     assert "the loss is nan" in failed.reason
     assert failed.reason in caplog.text
     for point, of_the_other in zip(sweep.points, RatioSweep.load(tmp_path / "without").points, strict=True):
@@ -464,8 +440,8 @@ def test_a_leg_whose_loss_is_nan_is_recorded_as_failed_and_the_next_goes_on(
             sweep.predictions(point)[0], RatioSweep.load(tmp_path / "without").predictions(of_the_other)[0]
         )
     assert parameters(trainer.model).tolist() == expected[2]
-    assert "failed" in report.table(sweep).splitlines()[2]
-    assert "Failed. At w_r = 4 with seed 1: the loss is nan" in report.summary(sweep)
+    assert "failed" in reports.text.table(sweep).splitlines()[2]
+    assert "Failed. At w_r = 4 with seed 1: the loss is nan" in reports.text.summary(sweep)
     axes = plot_sweep(sweep)["precision_recall"].axes[0]
     assert "missing: training failed at 4" in [text.get_text() for text in axes.get_legend().get_texts()]
     precision = next(line for line in axes.lines if line.get_label() == "precision")
@@ -479,7 +455,7 @@ def test_a_leg_whose_loss_is_nan_is_recorded_as_failed_and_the_next_goes_on(
 
 
 def test_a_search_ends_where_its_leg_fails(tmp_path, train_data, eval_data):
-    trainer = make_sweep(tmp_path, train_data, eval_data, sweep={"ratios": RatioSearch("recall>=0.99", max_legs=5)})
+    trainer = make_sweep(tmp_path, train_data, eval_data, sweep={"ratios": RatioSearch(max_legs=5), "choose": "recall>=0.99"})
     first = trainer.weights_at(None).ratio
     trainer.add_callback(Explode(first))
     trainer.train()
@@ -490,103 +466,25 @@ def test_a_search_ends_where_its_leg_fails(tmp_path, train_data, eval_data):
 
 def test_disk_holds_at_most_two_models_and_the_best_and_memory_does_not_grow(tmp_path):
     code = f"""
-import resource, sys; sys.path.insert(0, {str(ROOT / "tests")!r})
+import resource, sys; sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "tests" / "sweep")!r}]
 import test_resume as t; from conftest import make_data; from pathlib import Path
 class Watch(t.TrainerCallback):
     most, peaks, legs = 0, [], 0
     def look(self, args, state, control, **kwargs):
-        self.most = max(self.most, len(list(Path(args.output_dir).glob("checkpoint-*/model.safetensors"))))
+        self.most = max(self.most, len(list(Path(args.output_dir).parent.glob("leg-*/*/model.safetensors"))))
     on_save = on_step_end = look
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_predict(self, args, state, control, **kwargs):
         self.look(args, state, control); self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 watch = Watch()
 sweep = {{"ratios": [1.2**i for i in range(-10, 30)]}}
-t.make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), watch, config=t.EVERY_THIRD_STEP, sweep=sweep).train()
+t.make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), watch, config=t.EVERY_THIRD_STEP | {{"save_total_limit": 1}}, sweep=sweep).train()
 print(watch.most, len(watch.peaks), watch.peaks[-1] / watch.peaks[1])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     models, legs, growth = map(float, run.stdout.splitlines()[-1].split())
     assert legs == 40
-    assert models <= 3
+    assert models <= 4  # the best so far, the finished one, and of the running leg a checkpoint and its successor
     assert growth < 1.05
-
-
-def num_points(folder):
-    file = folder / "sweep.json"
-    return len(json.loads(file.read_text())["points"]) if file.exists() else 0
-
-
-@pytest.mark.slow
-def test_a_signal_ends_the_script_cleanly_and_the_command_that_it_names_goes_on(tmp_path, small_model, spam_file):  # noqa: F811
-    folder, kept, ratios = tmp_path / "sweep", (), ["0.5", "2", "4", "9", "30"]
-    command = shlex.join(
-        [
-            sys.executable, str(ROOT / "scripts" / "sweep.py"), "--model_name_or_path", small_model,
-            "--train_file", spam_file, "--positive_label", "spam", "--epochs_per_ratio", "10", "--ratios", *ratios,
-            "--disable_tqdm", "True", "--output_dir", str(folder),
-        ]
-    )  # fmt: skip
-    for number in (signal.SIGINT, signal.SIGTERM):
-        process = subprocess.Popen(
-            f"exec {command}", shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline and num_points(folder) == len(kept):
-            time.sleep(0.02)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 128 + number
-        assert "Traceback" not in said
-        assert "legs are done and kept in" in said
-        assert ("Going on with the sweep" in said) == bool(kept)
-        again = said.splitlines()[-1].partition("to go on, run ")[2]
-        assert again
-        command, before, kept = again, kept, RatioSweep.load(folder).points
-        assert kept[: len(before)] == before
-    run = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    after = RatioSweep.load(folder)
-    assert after.points[: len(kept)] == kept
-    assert len(after.points) == len(ratios)
-    assert (folder / "model.safetensors").exists()
-    assert "Going on with the sweep" in run.stderr
-
-
-def test_the_users_own_f1_chooses_the_same_model_after_an_interruption(tmp_path, train_data, eval_data):
-    def of_the_negatives(prediction):
-        return {"f1": float((prediction.predictions.argmax(-1) == 0).mean()), "names": ["not a number"]}
-
-    given = {"compute_metrics": of_the_negatives}
-    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
-    assert whole[3] == 0.5  # by its own F1 it would be another
-    stopped(tmp_path / "cut", train_data, eval_data, STEPS + 2, **given)
-    assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
-
-
-def test_only_checkpoints_of_this_very_sweep_are_gone_on_from(tmp_path, train_data, eval_data):
-    """Another folder for the sweep, the same one for the checkpoints, as after a refusal."""
-    stopped(tmp_path, train_data, eval_data, 8, config=EVERY_THIRD_STEP)
-    given = {"config": EVERY_THIRD_STEP | {"learning_rate": 5e-3}}
-    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
-    given["sweep"] = {"output_dir": tmp_path / "sweep"}
-    stopped(tmp_path, train_data, eval_data, 2, **given)
-    stop = Stop()
-    trainer = make_sweep(tmp_path, train_data, eval_data, stop, **given)
-    trainer.train()
-    assert stop.steps[0] == 1
-    assert parameters(trainer.model).tolist() == whole[2]
-
-
-def test_a_folder_that_looks_like_a_checkpoint_but_is_none_is_neither_used_nor_deleted(
-    tmp_path, train_data, eval_data
-):
-    given = {"config": {"save_total_limit": None}}  # with a limit the Trainer itself deletes whatever has such a name
-    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
-    stopped(tmp_path / "cut", train_data, eval_data, STEPS + 2, **given)
-    for name in ("checkpoint-best", "checkpoint-7-quantized", "checkpoint-7"):
-        (tmp_path / "cut" / name).mkdir()
-        (tmp_path / "cut" / name / "notes.txt").write_text("mine")
-    assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
-    assert len(list((tmp_path / "cut").glob("checkpoint-*/notes.txt"))) == 3
 
 
 def test_a_record_holds_no_arguments_but_the_trainers(tmp_path, train_data, eval_data):
@@ -627,19 +525,15 @@ def test_a_datasets_digest_is_that_of_its_rows(train_data, tmp_path):
     assert of_dataset(train_data.select(range(191))) != digest
 
 
-@pytest.mark.parametrize("preview", [False, True], ids=["whole", "preview"])
 @pytest.mark.parametrize("task", ["task-two_classes", "task-images"])
-def test_what_is_loaded_back_is_the_best_leg_and_the_checkpoint_whatever_the_file_calls_the_weights(
-    tmp_path, task, preview
-):
-    """Transformers saves a ViT under names that the model itself has not."""
+def test_the_chosen_model_is_loaded_back_whatever_the_file_calls_its_weights(tmp_path, task):
+    """Transformers saves a ViT under other names than the model has in memory."""
     mode = MODES[task]
 
     def make(folder, stop=None):
         return make_sweep(
             folder, mode.data, mode.data, stop, model=mode.model(), data_collator=mode.collator,
-            sweep={"preview": preview}, config={"save_strategy": "steps", "save_steps": 4, "save_only_model": False,
-                    "eval_strategy": "steps", "eval_steps": 4, "save_total_limit": None},
+            config={"save_strategy": "steps", "save_steps": 2},
         )  # fmt: skip
 
     whole = make(tmp_path / "whole")
@@ -649,9 +543,9 @@ def test_what_is_loaded_back_is_the_best_leg_and_the_checkpoint_whatever_the_fil
     assert np.abs(whole.predict(mode.data).predictions - kept).max() < 1e-5
     assert np.ptp([sweep.predictions(point)[0] for point in sweep.points], axis=0).max() > 1e-2
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / "cut", Stop(11)).train()
+        make(tmp_path / "cut", Stop(1, 5)).train()
     stop = Stop()
     again = make(tmp_path / "cut", stop)
     again.train()
-    assert stop.steps[0] > 6
+    assert stop.steps[0] == (1, 5 if task == "task-two_classes" else 1)
     assert torch.equal(parameters(again.model), parameters(whole.model))

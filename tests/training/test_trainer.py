@@ -4,20 +4,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Value
+import transformers
+from datasets import Dataset, DatasetDict, Value
+from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.samplers import GridSampler
 from transformers import (
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
-from conftest import collate, make_data, make_model, parameters, quiet_args
+from conftest import collate, losses, make_data, make_model, parameters, quiet_args
 from test_losses import reference
 from weighloss import ClassWeights, InvalidInputError, WeightedLossConfig, WeightedLossTrainer, count_labels
-from weighloss.sweep.checks import check_trainer
+from weighloss.training.checks import check_trainer
 
 
 def make_trainer(trainer_class, path, data, model=None, config=None, **kwargs):
@@ -34,10 +38,6 @@ def make_trainer(trainer_class, path, data, model=None, config=None, **kwargs):
     )
 
 
-def losses(trainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_at_ratio_one_the_eval_loss_is_the_base_trainers(tmp_path, train_data, eval_data, smoothing):
     found = []
@@ -46,20 +46,6 @@ def test_at_ratio_one_the_eval_loss_is_the_base_trainers(tmp_path, train_data, e
         trainer = make_trainer(trainer_class, tmp_path, train_data, config=config, eval_dataset=eval_data)
         found.append(trainer.evaluate()["eval_loss"])
     assert found[1] == pytest.approx(found[0], abs=1e-6)
-
-
-def test_grouped_by_length_even_few_rows_are_evaluated_beside_their_like(tmp_path, train_data, eval_data):
-    config = {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 32}
-    widths, found = [], []
-    for trainer_class in (Trainer, WeightedLossTrainer):
-        trainer = make_trainer(
-            trainer_class, tmp_path, train_data, config=config, eval_dataset=eval_data.select(range(60))
-        )
-        widths.append([batch["input_ids"].shape[1] for batch in trainer.get_eval_dataloader()])
-        found.append(trainer.evaluate())
-    assert widths[1] == sorted(widths[1], reverse=True)
-    assert sum(widths[1]) < sum(widths[0])
-    assert found[1]["eval_plain_loss"] == pytest.approx(found[0]["eval_loss"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("micro_batch", "accumulation"), [(1, 16), (4, 4), (5, 3)])
@@ -280,7 +266,7 @@ def test_the_card_of_a_loaded_model_does_not_call_its_ratio_natural(tmp_path, tr
     loaded = BertForSequenceClassification.from_pretrained(tmp_path)
     make_trainer(WeightedLossTrainer, tmp_path / "again", None, loaded).create_model_card()
     card = (tmp_path / "again" / "README.md").read_text()
-    assert "that which the loaded model was trained with" in card
+    assert "the ratio that the loaded model was trained with" in card
     assert "60" in card
 
 
@@ -358,15 +344,15 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"config": {"weight_ratio": float("nan")}}, "positive finite number"),
         (
             {"config": {"positive_label": "spma"}},
-            "positive_label names 'spma', which is not a class: the classes are 'ham', 'spam'",
+            "positive_label must be a class id or one of the class names 'ham', 'spam', got 'spma'",
         ),
         ({"config": {"class_weights": {"ham": 1}}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": "{ham: 1}"}}, "not JSON"),
-        ({"config": {"class_weights": [1, 2], "weight_ratio": 2.0}}, "both given"),
+        ({"config": {"class_weights": [1, 2], "weight_ratio": 2.0}}, "weight_ratio must be None where class_weights are given"),
         ({"model": {"num_labels": 1}}, "regression"),
-        ({"model": {"problem_type": "regression"}}, "no classification"),
+        ({"model": {"problem_type": "regression"}}, "not a classification"),
         ({"model": {"problem_type": "multi_label_classification"}}, "a 0 or 1 for each label"),
-        ({"data": make_data(50, 0).filter(lambda row: row["label"] == 0)}, "all .* labels are of class 0"),
+        ({"data": make_data(50, 0).filter(lambda row: row["label"] == 0)}, "at least two classes must have training labels, got the counts"),
         ({"data": make_data(50, 0).remove_columns("label")}, "no label column"),
         ({"data": make_data(50, 0, names=("a", "b", "c"))}, "load the model with num_labels=3"),
         ({"data": make_data(50, 0).to_iterable_dataset(), "config": {"max_steps": 2}}, "class_counts"),
@@ -374,17 +360,29 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"config": {"class_weights": {"0": 1, "ham": 2, "spam": 3}}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": "5"}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": [1, "a"]}}, "positive finite numbers"),
-        ({"config": {"class_weights": {"ham": 1, "spma": 7}}}, "class_weights names 'spma', which is not a class"),
+        ({"config": {"class_weights": {"ham": 1, "spma": 7}}}, "class_weights must be a class id or one of the class names .*, got 'spma'"),
         ({"trainer": {"preprocess_logits_for_metrics": lambda logits, labels: logits}}, "give compute_metrics"),
         ({"config": {"batch_eval_metrics": True}}, "batch_eval_metrics"),
-        ({"config": {"label_names": ["start", "end"]}}, "in start, end: name the one"),
-        ({"model": {"num_labels": 3}, "config": {"positive_label": "1"}}, "no meaning with 3 labels"),
+        ({"config": {"label_names": ["start", "end"]}}, "must name the one column with the class ids, got .'start', 'end'."),
+        ({"config": {"label_names": ["label"]}}, "call it 'labels' in the batches: leave label_names out"),
+        ({"config": {"label_names": "labels"}}, r"label_names must be a list, got 'labels': write \['labels'\]"),
+        ({"data": DatasetDict(train=make_data(9, 0))}, r"DatasetDict .*give one split"),
+        ({"data": make_data(50, 0).add_column("labels", [0] * 50)}, "got 'label', 'labels': remove all but one"),
+        ({"data": make_data(50, 0).cast_column("label", Value("int64")).map(lambda row: {"label": row["label"] + 1})},
+         "label ids from 1 to 2, but the model has num_labels=2: number the classes from 0"),
+        ({"data": make_data(50, 0, names=("spam", "ham")), "model": {"id2label": {0: "ham", 1: "spam"}}},
+         "the class 'spam' has id 0 in train_dataset, but id 1 in the model"),
+        ({"trainer": {"eval_dataset": make_data(50, 0, names=("spam", "ham"))}},
+         "the class 'spam' has id 0 in eval_dataset, but id 1 in the training data"),
+        ({"trainer": {"eval_dataset": {"a": make_data(50, 0), "b": make_data(50, 0, names=("spam", "ham"))}}},
+         r"in eval_dataset\['b'\], but id 1 in the training data"),
+        ({"model": {"num_labels": 3}, "config": {"positive_label": "1"}}, "no meaning for 3 labels"),
         (
             {
                 "model": {"problem_type": "multi_label_classification"},
                 "config": {"label_smoothing_factor": 0.1},
             },
-            "label_smoothing_factor smooths over classes",
+            "label_smoothing_factor must be 0 for several labels",
         ),
         ({"trainer": {"compute_loss_func": lambda *a, **k: 0}}, "compute_loss_func"),
     ],
@@ -400,6 +398,112 @@ def test_wrong_input_is_refused_by_the_constructor_in_one_sentence(tmp_path, tra
             **change.get("trainer", {}),
         )
     assert "\n" not in str(caught.value)
+
+
+def test_test_data_whose_classes_have_another_order_are_refused(tmp_path, train_data):
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data)
+    reversed_classes = make_data(50, 0, names=("spam", "ham"))
+    for use in (trainer.predict, trainer.evaluate):
+        with pytest.raises(InvalidInputError, match="the class 'spam' has id 0 in the .* data, but id 1"):
+            use(reversed_classes)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "bool"])
+def test_labels_of_any_integer_dtype_are_trained_on_and_evaluated_like_int64(tmp_path, train_data, eval_data, dtype):
+    def train(cast):
+        def collate_cast(rows):
+            batch = collate(rows)
+            return batch | {"labels": batch["labels"].to(cast)}
+
+        trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"per_device_train_batch_size": 2})
+        trainer.data_collator = collate_cast
+        trainer.train()
+        return losses(trainer), trainer.evaluate(eval_data)["eval_loss"], parameters(trainer.model)
+
+    expected, found = train(torch.int64), train(getattr(torch, dtype))
+    assert found[:2] == expected[:2]
+    assert torch.equal(found[2], expected[2])
+
+
+class StreamWithLength(torch.utils.data.IterableDataset):
+    def __init__(self, rows):
+        self.rows = list(rows)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_a_stream_that_knows_its_length_trains_with_counts_and_is_refused_without(tmp_path, train_data):
+    make_trainer(
+        WeightedLossTrainer, tmp_path, StreamWithLength(train_data), config={"class_counts": [150, 42]}
+    ).train()
+    with pytest.raises(InvalidInputError, match="class_counts"):
+        make_trainer(WeightedLossTrainer, tmp_path, StreamWithLength(train_data))
+
+
+@pytest.mark.parametrize("size", [160, 168, 172])
+def test_a_stream_that_ends_within_a_step_weighs_its_last_examples_once(tmp_path, train_data, size):
+    """The steps are those of the same rows in memory."""
+    rows, found = train_data.select(range(size)), []
+    config = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "weight_ratio": 5.0}
+    config |= {"max_steps": 2 * -(-size // 16), "train_sampling_strategy": "sequential", "class_counts": [150, 42]}
+    for data in (rows, rows.to_iterable_dataset()):
+        trainer = make_trainer(WeightedLossTrainer, tmp_path, data, config=config)
+        trainer.train()
+        found.append(parameters(trainer.model))
+    assert torch.equal(*found)
+
+
+def test_a_model_that_names_no_inputs_is_refused_with_what_to_set(tmp_path, train_data):
+    class Wrapped(BertForSequenceClassification):
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **kwargs)
+
+    model = Wrapped(make_model().config)
+    with pytest.raises(InvalidInputError, match="set remove_unused_columns=False"):
+        make_trainer(WeightedLossTrainer, tmp_path, train_data, model)
+    make_trainer(WeightedLossTrainer, tmp_path, train_data, model, {"remove_unused_columns": False}).train()
+
+
+def test_a_search_without_an_objective_minimises_the_unweighted_evaluation_loss(tmp_path, train_data, eval_data):
+    found = []
+
+    class Note(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+            found.append((metrics["eval_plain_loss"], args.weight_ratio))
+
+    ratios = [0.01, 2.0, 1000.0]
+    best = WeightedLossTrainer(
+        model_init=lambda: make_model(dropout=0.0),
+        args=WeightedLossConfig(str(tmp_path), **quiet_args(eval_strategy="epoch", num_train_epochs=1)),
+        train_dataset=train_data,
+        eval_dataset=eval_data,
+        data_collator=collate,
+        callbacks=[Note()],
+    ).hyperparameter_search(
+        lambda trial: {"weight_ratio": trial.suggest_categorical("weight_ratio", ratios)},
+        backend="optuna",
+        n_trials=3,
+        sampler=GridSampler({"weight_ratio": ratios}),
+    )
+    assert len(found) == 3
+    assert (best.objective, best.hyperparameters["weight_ratio"]) == min(found)
+
+
+@pytest.mark.parametrize(
+    "model_class",
+    ["BertForMaskedLM", "BertForQuestionAnswering", "SegformerForSemanticSegmentation", "GPT2LMHeadModel"],
+)
+def test_a_model_that_is_not_a_classifier_is_refused_by_name(tmp_path, train_data, model_class):
+    kind = getattr(transformers, model_class)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 30}
+    sizes |= {"n_embd": 8, "n_layer": 1, "n_head": 1}
+    model = kind(kind.config_class(**sizes if "Segformer" not in model_class else {}))
+    with pytest.raises(InvalidInputError, match=f"{model_class} is not supported: .* one row of logits for each label"):
+        make_trainer(WeightedLossTrainer, tmp_path, train_data, model)
 
 
 def test_batches_without_labels_are_refused_in_one_sentence(tmp_path, train_data):
@@ -487,7 +591,7 @@ def test_the_ratio_may_be_a_scheme_or_a_flags_number(tmp_path, train_data):
     for written, ratio in (("sqrt", None), ("20", 20), ("unweighted", 1)):
         trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": written})
         assert trainer.model.config.weight_ratio == (ratio or trainer.class_weights.natural_ratio**0.5)
-    with pytest.raises(InvalidInputError, match="'sqr' is no weight ratio"):
+    with pytest.raises(InvalidInputError, match="got 'sqr'"):
         make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"weight_ratio": "sqr"})
 
 
@@ -508,8 +612,10 @@ def test_the_cards_figures_are_those_of_the_model_that_the_trainer_holds(
         config |= {"load_best_model_at_end": True, "save_strategy": "best", "metric_for_best_model": "precision"}
     trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config=config, eval_dataset=eval_data)
     trainer.train()
-    facts = trainer._card_facts()
-    assert facts["because"] == because
+    trainer.create_model_card()
+    card = ModelCard.load(tmp_path / "README.md")
+    assert because in card.text
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
     found = trainer.evaluate()
-    assert facts["evaluation"]["precision"] == found["eval_precision"]
-    assert facts["evaluation"]["loss"] == pytest.approx(found["eval_loss"])
+    assert results["precision"] == pytest.approx(found["eval_precision"], abs=1e-6)
+    assert results["recall"] == pytest.approx(found["eval_recall"], abs=1e-6)

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ from transformers import (
     set_seed,
 )
 
-from conftest import collate, make_data, make_model, parameters, quiet_args
-from test_trainer import losses
-from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, plot_sweep, report
-from weighloss.rewind import FreshState
+from conftest import collate, losses, make_data, make_model, parameters, quiet_args
+from weighloss import RatioSweep, RatioSweepCallback, Task, WeightedLossConfig, WeightedLossTrainer, plot_sweep
+from weighloss.reports.text import sentence as sentence_of
+from weighloss.results.other_metrics import recomputed
 
 # SGD without clipping: nothing hides a gradient of another scale.
 TRAINING = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "logging_steps": 1}
@@ -478,15 +478,6 @@ def test_tools_tensorboard(tmp_path):
     assert '"natural_ratio"' in texts["model_config/text_summary"]
     assert {"eval/precision", "eval/recall", "eval/plain_loss", "train/loss"} <= set(events.Tags()["scalars"])
 
-    trainer = weighted_trainer(Mode(), tmp_path / "sweep", **config)
-    callback = RatioSweepCallback(ratios=[0.5, 9])
-    trainer.add_callback(callback)
-    trainer.train()
-    events = logged(tmp_path / "sweep")
-    for name in ("ratio", "precision", "recall"):
-        scalars = [event.value for event in events.Scalars(f"eval/{name if name != 'ratio' else 'weight_ratio'}")]
-        assert scalars == pytest.approx([getattr(point, name) for point in callback.sweep.points])
-
 
 SWEPT = {
     "sweep-" + name.split("-")[1]: MODES[name]
@@ -521,23 +512,22 @@ def test_a_sweeps_legs_are_the_standalone_runs(tmp_path, mode):
         for name in ("tp", "fp", "precision", "recall"):
             assert getattr(point, name) == metrics[f"eval_{name}"]
         assert (point.eval_loss, point.eval_plain_loss) == (metrics["eval_loss"], metrics["eval_plain_loss"])
-    assert torch.equal(parameters(trainer.model), parameters(alone.model))
-    assert report.recomputed(sweep) == sweep
+    kept = weighted_trainer(mode, tmp_path, weight_ratio=sweep.kept_point.ratio)
+    kept.train()
+    assert torch.equal(parameters(trainer.model), parameters(kept.model))
+    assert recomputed(sweep) == replace(sweep, folder=None)
 
 
-def test_a_sweep_under_lora_copies_only_what_trains_and_keeps_the_best_adapter(tmp_path):
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "plain_loss", "save_strategy": "best"}
-    trainer = weighted_trainer(MODES["wrappers-lora"], tmp_path, eval_strategy="epoch", **best)
-    trained_names = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
-    buffers = {name for name, _ in trainer.model.named_buffers()}
-    assert FreshState(trainer)._weights.keys() == trained_names | buffers
-    assert len(trained_names) < len(list(trainer.model.parameters())) / 2
-    trainer.add_callback(RatioSweepCallback(ratios=[1, 30]))
+def test_a_sweep_under_lora_leaves_the_chosen_adapter(tmp_path):
+    trainer = weighted_trainer(MODES["wrappers-lora"], tmp_path, learning_rate=1e-2)
+    trainer.add_callback(RatioSweepCallback(ratios=[1, 30], choose="cost fp=100 fn=1"))
     trainer.train()
-    alone = weighted_trainer(MODES["wrappers-lora"], tmp_path / "alone", weight_ratio=trainer.args.weight_ratio)
-    alone.train()
     assert trainer.args.weight_ratio == 1
+    alone = weighted_trainer(MODES["wrappers-lora"], tmp_path / "alone", learning_rate=1e-2, weight_ratio=1)
+    alone.train()
     assert torch.equal(parameters(trainer.model), parameters(alone.model))
+    assert json.loads((tmp_path / "class_weights.json").read_text())["weight_ratio"] == 1
+    assert (tmp_path / "adapter_model.safetensors").exists()
 
 
 def text_of(figure: Any) -> str:
@@ -570,6 +560,6 @@ def test_a_sweeps_charts_say_what_is_averaged(tmp_path, task, average, ratio, it
     assert average in text
     assert ratio in text
     assert re.search(items, text)
-    threshold = "more than two classes have no one threshold" if sweep.average == "macro" else "moving the threshold"
+    threshold = "more than two classes have no one threshold" if sweep.task is Task.MULTICLASS else "moving the threshold"
     assert threshold in text_of(figures["precision_recall_plane"])
-    assert sentence in report.sentence(sweep, 9)
+    assert sentence in sentence_of(sweep, 9)

@@ -96,8 +96,7 @@ class SweepOutput:
     def finish(self) -> RatioSweep:
         """Write which leg was chosen, now that its model is in the output folder, and remove it elsewhere."""
         self.sweep.save(self.folder)
-        if self.sweep.kept_point is not None:
-            leg = self.leg_of(self.sweep.kept_point)
+        for leg in map(self.leg_of, self.sweep.points):  # of all, since a killed run may have left some half deleted
             shutil.rmtree(leg.model_folder, ignore_errors=True)
             remove_checkpoints(leg.folder)
         legs = self.folder / LEGS_FOLDER

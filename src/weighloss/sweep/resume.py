@@ -126,16 +126,13 @@ def resumed_sweep(planned: RatioSweep) -> RatioSweep:
 
 
 def model_folder(sweep: RatioSweep, point: SweepPoint, of_leg: Path) -> Path | None:
-    """Where the model of a leg is on disk: in the folder of the leg, or, of a finished sweep, in its output folder."""
-    if of_leg.is_dir():
-        return of_leg
-    if sweep.folder is None or sweep.kept_point != point:
-        return None
-    for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE):
-        file = sweep.folder / name
-        if file.exists() and read_json(file).get("weight_ratio") == point.ratio:
-            return sweep.folder if any(sweep.folder.glob("*.safetensors")) else None
-    return None
+    """Where the model of a leg is on disk: of a finished sweep in its output folder, or else in the folder of the leg."""
+    if sweep.folder is not None and sweep.kept_point == point and any(sweep.folder.glob("*.safetensors")):
+        for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE):
+            file = sweep.folder / name
+            if file.exists() and read_json(file).get("weight_ratio") == point.ratio:
+                return sweep.folder
+    return of_leg if of_leg.is_dir() else None
 
 
 def load_weights(trainer: Any, folder: Path) -> None:

@@ -20,6 +20,7 @@ from ..results.ratio_sweep import RatioSweep
 from ..weighting.class_weights import ClassWeights
 from ..weighting.labels import (
     IGNORE_INDEX,
+    LABEL_COLUMNS,
     class_names,
     column_names,
     count_labels,
@@ -147,9 +148,13 @@ class WeightedLossTrainer(Trainer):
         """As `Trainer.get_batch_samples`: the micro-batches of a step, and the number of their labels that count.
 
         The base class counts what is called "labels", whatever `label_names` says, and rounds with several GPUs in one
-        process.
+        process. Where a stream ends within a step, it would add the gradients to those of the next epoch's first step:
+        here the step is filled up with micro-batches whose labels do not count.
         """
         batches = list(islice(epoch_iterator, num_batches))
+        if batches and self.label_name in batches[-1]:
+            ignored = torch.full_like(batches[-1][self.label_name], IGNORE_INDEX, dtype=torch.long)
+            batches += [{**batches[-1], self.label_name: ignored} for _ in range(num_batches - len(batches))]
         counts = [(batch[self.label_name] != IGNORE_INDEX).sum() for batch in batches if self.label_name in batch]
         if not counts:
             return batches, None
@@ -184,6 +189,15 @@ class WeightedLossTrainer(Trainer):
         has_config = (folder / CONFIG_NAME).exists() and not (folder / ADAPTER_CONFIG_NAME).exists()
         if self.args.should_save and not has_config and self._knows_counts():
             write_json(folder / CLASS_WEIGHTS_FILE, self._weighting())
+
+    def hyperparameter_search(
+        self, hp_space: Any = None, compute_objective: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As `Trainer.hyperparameter_search`; without `compute_objective` the unweighted evaluation loss is the objective.
+
+        It can be compared across ratios. The base class would add up all metrics, counts included.
+        """
+        return super().hyperparameter_search(hp_space, compute_objective or _plain_loss, *args, **kwargs)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As `Trainer.init_hf_repo`; what the Hub refuses is said in one sentence, before any training.
@@ -237,7 +251,7 @@ class WeightedLossTrainer(Trainer):
         """Class names of a dataset's `ClassLabel` column; empty where it has none."""
         if getattr(dataset, "features", None) is None or self.task is Task.MULTILABEL:
             return ()
-        columns = [column for column in ("label", "labels", "label_ids", self.label_name) if column in dataset.features]
+        columns = [column for column in (*LABEL_COLUMNS, self.label_name) if column in dataset.features]
         return next((names for column in columns if (names := class_names(dataset, column))), ())
 
     @property
@@ -388,6 +402,10 @@ class WeightedLossTrainer(Trainer):
         if (sweep := self.finished_sweep) is not None:
             weighting["requirement"] = sweep.requirement
         return weighting
+
+
+def _plain_loss(metrics: dict[str, float]) -> float:
+    return metrics["eval_plain_loss"]
 
 
 def _logits_first(outputs: Any) -> tuple[torch.Tensor, Any]:

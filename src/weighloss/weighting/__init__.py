@@ -1,1 +1,1 @@
-"""Labels, class weights and losses: tensors and counts, no Trainer."""
+"""Tasks, labels, class weights and losses: tensors and counts, no Trainer."""

@@ -43,7 +43,6 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     >>> count_labels([{"label": 0}, {"label": 2}, {"label": -100}, {"label": 0}]).tolist()
     [2, 0, 1]
     """
-    _check_countable(dataset)
     column = find_label_column(dataset, label_column)
     num_classes = max(num_classes, len(class_names(dataset, column) or ()))
     counts = np.zeros(num_classes, dtype=np.int64)
@@ -83,7 +82,6 @@ def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndar
     InvalidInputError
         As `count_labels`, and when an example does not hold a 0 or 1 for each label.
     """
-    _check_countable(dataset)
     column = find_label_column(dataset, label_column)
     counts, lengths = np.zeros((0, 2), dtype=np.int64), set()
     for batch in _label_batches(dataset, column):
@@ -187,6 +185,7 @@ def _has_indexed_items(dataset: Any) -> bool:
 
 def _label_batches(dataset: Any, column: str) -> Iterator[pa.ChunkedArray]:
     """Labels of all examples, one array per batch, not always in the order of the examples."""
+    _check_countable(dataset)
     if not hasattr(dataset, "select_columns"):  # not a datasets.Dataset
         for start in range(0, len(dataset), 10_000):
             rows = range(start, min(start + 10_000, len(dataset)))
