@@ -4,15 +4,20 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.metrics import precision_recall_curve
 
-from results.sweeps import ARTICLE, make_point, make_sweep
-from weighloss import InvalidInputError, RatioSweep, plot_sweep
+from results.sweeps import ARTICLE, golden_sweep, make_point, make_sweep
+from weighloss import FailedLeg, InvalidInputError, RatioSweep, plot_sweep
 from weighloss.results.files import write_predictions
 
 
 def text_of(figure) -> str:
     return " ".join(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+
+
+def at(ratio: float) -> str:
+    return f"$w_r$\u00a0=\u00a0{ratio:.3g}"
 
 
 @pytest.fixture
@@ -54,7 +59,9 @@ def test_the_first_chart_shows_the_points_and_marks_natural_break_even_and_best(
     marks = {label.split(" ")[0]: line for label, line in drawn.items()}
     assert set(marks["natural"].get_xdata()) == {7.0}
     assert list(marks["break-even"].get_xdata()) == [sweep.break_even()]
-    assert set(marks["best"].get_xdata()) == {sweep.best()}
+    best = max(sweep.points, key=lambda point: point.f1)
+    assert list(marks["best"].get_xdata()) == [best.ratio] * 2
+    assert list(marks["best"].get_ydata()) == [best.precision, best.recall]
     assert list(marks["nothing"].get_xdata()) == [0.07]
     assert "spam" in figure.get_suptitle()
 
@@ -75,7 +82,7 @@ def test_a_chart_from_one_seed_says_so_and_one_from_several_draws_bands(sweep):
         for r, tp in ((2.0, 8 + shift), (7.0, 12 + shift))
     ]
     several = plot_sweep(make_sweep(points, seeds=[1, 2]))["precision_recall"]
-    assert "mean of 2 seeds" in text_of(several)
+    assert "means of 2 seeds" in text_of(several)
     band = several.axes[0].collections[1].get_paths()[0].vertices  # the second band is the recall's
     assert band[:, 1].min() == pytest.approx(8 / 20)
     assert band[:, 1].max() == pytest.approx(14 / 20)
@@ -95,9 +102,9 @@ def test_the_plane_has_the_threshold_curve_of_the_unweighted_leg_under_the_point
     axes = plot_sweep(sweep)["precision_recall_plane"].axes[0]
     logits, labels = sweep.predictions(sweep.points[-1])
     precision, recall, _ = precision_recall_curve(labels, logits[:, 1] - logits[:, 0])
-    threshold = next(line for line in axes.lines if "threshold" in line.get_label())
-    assert np.array_equal(threshold.get_xdata(), recall[:-1])
-    assert np.array_equal(threshold.get_ydata(), precision[:-1])
+    threshold = next(line for line in axes.lines if line.get_label() == "thresholds of the unweighted leg")
+    assert threshold.get_xdata()[::-1] == pytest.approx(recall[:-1])
+    assert threshold.get_ydata()[::-1] == pytest.approx(precision[:-1])
     labels = ", ".join(text.get_text() for text in axes.texts).split(", ")
     assert sorted(labels) == sorted(["0.7", "1", "7 (natural)", "70", "700"])  # not 0.07: P = 0 by convention
     assert "nothing predicted positive at 0.07" in text_of(axes.figure)
@@ -107,7 +114,7 @@ def test_the_plane_has_the_threshold_curve_of_the_unweighted_leg_under_the_point
 def test_a_label_in_the_plane_covers_no_other_point():
     points = [make_point(7.0, 120, 60, 60, 760), make_point(15.0, 112, 60, 68, 760)]
     figure = plot_sweep(make_sweep(points))["precision_recall_plane"]
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     axes = figure.axes[0]
     drawn = axes.transData.transform([(point.recall, point.precision) for point in points])
     boxes = [text.get_window_extent() for text in axes.texts]
@@ -117,18 +124,38 @@ def test_a_label_in_the_plane_covers_no_other_point():
 
 def test_without_an_unweighted_leg_the_plane_says_why_it_has_no_threshold_curve():
     figure = plot_sweep(make_sweep(ARTICLE))["precision_recall_plane"]
-    assert "no leg at w_r = 1" in text_of(figure)
+    assert "no leg at $w_r$ = 1" in text_of(figure)
+
+
+def test_the_plane_marks_the_best_threshold_of_the_unweighted_leg():
+    sweep = golden_sweep("binary")
+    axes = plot_sweep(sweep, requirement="recall>=0.99")["precision_recall_plane"].axes[0]
+    precision, recall, thresholds = precision_recall_curve(*sweep.positives_and_scores(sweep.points[2]))
+    best = np.flatnonzero(recall[:-1] >= 0.99)[precision[:-1][recall[:-1] >= 0.99].argmax()]
+    (square,) = [line for line in axes.lines if line.get_label().startswith("its best threshold for recall>=0.99:")]
+    assert list(square.get_xdata()) == [recall[best]]
+    assert list(square.get_ydata()) == pytest.approx([precision[best]])
+    assert square.get_label().endswith(f" {expit(thresholds[best]):.3g}")
+
+
+def test_more_than_two_classes_have_no_curve_over_the_thresholds():
+    figure = plot_sweep(golden_sweep("several_classes"))["precision_recall_plane"]
+    assert "more than two classes have no single threshold" in text_of(figure)
 
 
 def test_a_sweep_that_is_not_finished_says_so(sweep):
-    assert "6 of 7 legs" in text_of(
-        plot_sweep(dataclasses.replace(sweep, ratios=[*sweep.ratios, 9999.0]))["precision_recall"]
-    )
+    failed = (FailedLeg(8888.0, 42, "its loss is nan", 10),)
+    unfinished = dataclasses.replace(sweep, ratios=[*sweep.ratios, 8888.0, 9999.0], failed=failed)
+    chart = plot_sweep(unfinished)["precision_recall"]
+    assert "6 of 8 legs, 1 failed" in text_of(chart).replace("\n", " ")
+    assert "missing: training failed at 8888" in text_of(chart)
+    with pytest.raises(InvalidInputError, match="no finished leg to draw"):
+        plot_sweep(make_sweep([], ratios=[7.0]))
 
 
 def test_names_from_the_data_are_not_read_as_formulas(sweep):
     odd = dataclasses.replace(sweep, label_names=["ham", "$x_"], dataset=r"a $\frac")
-    plot_sweep(odd)["precision_recall"].canvas.draw()
+    plot_sweep(odd, other_metrics={"$y": sweep.curve("f1")["f1"]})["precision_recall"].draw_without_rendering()
 
 
 def test_other_metrics_are_drawn_beside_precision_and_recall(sweep):
@@ -137,8 +164,8 @@ def test_other_metrics_are_drawn_beside_precision_and_recall(sweep):
     assert np.array_equal(line.get_ydata(), sweep.curve("f1")["f1"])
 
 
-def test_a_sweep_in_which_nothing_is_found_has_no_best_mark():
-    nothing = make_sweep([make_point(1.0, 0, 0, 20, 80), make_point(7.0, 0, 0, 20, 80)], label_names=["a", "b", "c"])
+def test_a_sweep_in_which_nothing_is_learned_has_no_best_mark():
+    nothing = make_sweep([make_point(1.0, 0, 0, 20, 80), make_point(7.0, 20, 80, 0, 0)])
     assert "best F1" not in text_of(plot_sweep(nothing)["precision_recall"])
 
 
@@ -153,7 +180,7 @@ def test_schemes_are_marked_on_the_axis_and_the_chosen_ratio_on_the_curves(sweep
     assert texts == [f"{name} {sweep.ratio_of(name):.3g}" for name in ("sqrt", "effective:0.99")]
     choice = sweep.choose("recall>=0.9")
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert f"chosen for recall>=0.9: {choice.point.ratio:.3g}" in legend
+    assert f"chosen for recall>=0.9: {at(choice.point.ratio)}" in [text.replace("\n", " ") for text in legend]
     assert any(list(line.get_xdata()) == [choice.point.ratio] * 2 for line in figure.axes[0].lines)
     plane = plot_sweep(sweep, requirement="recall>=0.9")["precision_recall_plane"]
     star = next(line for line in plane.axes[0].lines if line.get_label().startswith("chosen for recall>=0.9"))
@@ -162,13 +189,9 @@ def test_schemes_are_marked_on_the_axis_and_the_chosen_ratio_on_the_curves(sweep
 
 @pytest.mark.parametrize("chart", ["precision_recall", "precision_recall_plane"])
 def test_the_legend_hides_nothing_that_is_drawn(sweep, chart):
-    because = {
-        "kept": 1,
-        "kept_because": "nearest to recall>=0.99, which no leg meets, of a preview: only the last layer",
-    }
-    sweep = dataclasses.replace(sweep, requirement="recall>=0.99", **because)
+    sweep = dataclasses.replace(sweep, requirement="recall>=0.99 @99.99%", kept=1)
     figure = plot_sweep(sweep, other_metrics={"f1": sweep.curve("f1")["f1"]}, marks=["sqrt"])[chart]
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     axes = figure.axes[0]
     assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
     boxes = [text.get_window_extent() for text in axes.get_legend().get_texts()]
@@ -196,5 +219,15 @@ def test_a_sweep_from_elsewhere_shows_what_was_chosen_without_its_predictions():
     chosen = {"requirement": "recall>=0.7 @90%", "kept": 1, "kept_because": "chosen for recall>=0.7 @90%"}
     figures = plot_sweep(make_sweep(points, **chosen))
     legend = [text.get_text() for text in figures["precision_recall"].axes[0].get_legend().get_texts()]
-    assert "chosen for recall>=0.7 @90%: 7" in legend
-    assert "the predictions are not here" in text_of(figures["precision_recall_plane"])
+    assert f"model kept for recall>=0.7 @90%: {at(7)}" in " ".join(legend).replace("\n", " ")
+    assert "no predictions on disk" in text_of(figures["precision_recall_plane"])
+    with pytest.raises(InvalidInputError, match="needs the predictions"):
+        plot_sweep(make_sweep(points), requirement="recall>=0.7 @90%")
+
+
+def test_with_several_seeds_the_star_is_the_leg_that_is_chosen():
+    points = [make_point(1, 14, 2, 6, 78, 1), make_point(7, 19, 1, 1, 79, 1)]
+    points += [make_point(1, 14, 2, 6, 78, 2), make_point(7, 2, 3, 18, 77, 2)]
+    for chart in plot_sweep(make_sweep(points, seeds=[1, 2])).values():
+        (star,) = [line for line in chart.axes[0].lines if line.get_label() == f"best F1: {at(7)}, seed 1"]
+        assert star.get_ydata()[0] == points[1].precision

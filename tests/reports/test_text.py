@@ -1,19 +1,18 @@
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from sklearn.metrics import matthews_corrcoef
 
 from results.sweeps import ARTICLE, make_point, make_sweep
-from weighloss import ClassWeights, FailedLeg, InvalidInputError, RatioSweep, precision_recall, report
-from weighloss.results.files import write_predictions
-
-COUNTS = ("tp", "fp", "fn", "tn")
+from weighloss import ClassWeights, FailedLeg, InvalidInputError, reports
+from weighloss.results.metrics import precision_recall
 
 
 def test_the_table_has_every_ratio_and_marks_natural_break_even_and_best():
     sweep = make_sweep([*ARTICLE, make_point(1.0, 9, 2, 11, 78)])
-    header, *rows = report.table(sweep).split("\n")
+    header, *rows = reports.table(sweep).split("\n")
     assert header.split() == ["w_r", "x", "natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN"]
     assert len(rows) == 7
     marked = {row.split()[0]: row for row in rows}
@@ -28,124 +27,108 @@ def test_the_table_has_every_ratio_and_marks_natural_break_even_and_best():
 
 def test_the_sentence_is_about_a_hundred_flagged_and_a_hundred_there_are():
     sweep = make_sweep(ARTICLE)
-    assert report.sentence(sweep, 7.0) == (
+    assert reports.sentence(sweep, 7.0) == (
         "At w_r = 7: of 100 examples flagged as spam, 83 are spam; of 100 spam examples, 75 are found."
     )
-    assert "nothing is flagged as spam" in report.sentence(sweep, 0.07)
-    several = dataclasses.replace(sweep, label_names=["a", "b", "c"])
-    assert "on average over the classes" in report.sentence(several, 7.0)
+    assert "nothing is flagged as spam" in reports.sentence(sweep, 0.07)
+    several = make_sweep(ARTICLE, label_names=["a", "b", "c"])
+    assert "on average over the classes" in reports.sentence(several, 7.0)
     with pytest.raises(InvalidInputError, match="no leg at w_r = 8"):
-        report.sentence(sweep, 8)
+        reports.sentence(sweep, 8)
     third = make_sweep([dataclasses.replace(ARTICLE[2], ratio=7 / 3)])
-    assert report.sentence(third, 2.333) == report.sentence(third, 7 / 3)  # as the table prints it
+    assert reports.sentence(third, 2.333) == reports.sentence(third, 7 / 3)  # as the table prints it
 
 
 def test_the_summary_speaks_of_natural_best_and_break_even():
     sweep = make_sweep(ARTICLE)
-    summary = report.summary(sweep)
+    summary = reports.summary(sweep)
     assert summary.startswith("Natural ratio. At w_r = 7:")
     assert "Best F1. At w_r = 7:" in summary
     assert f"at about w_r = {sweep.break_even():.4g}" in summary
-    assert "do not cross" in report.summary(make_sweep(ARTICLE[:3]))
-    assert "No ratio found any spam: train longer" in report.summary(make_sweep(ARTICLE[:1]))
+    assert "do not cross" in reports.summary(make_sweep(ARTICLE[:3]))
 
 
-def test_the_summary_says_where_the_legs_were_too_short_to_learn():
-    assert "Every ratio calls everything spam, or nothing: train longer" in report.summary(
-        make_sweep([ARTICLE[0], ARTICLE[-1]])
-    )
-    assert "Every ratio" not in report.summary(make_sweep(ARTICLE))
-    assert "Short legs. 10 optimizer steps each" in report.summary(make_sweep(ARTICLE))
+def test_another_requirement_marks_and_explains_another_leg():
+    for sweep, requirement in ((make_sweep(ARTICLE, requirement="recall>=0.9"), None), (make_sweep(ARTICLE), "recall>=0.9")):
+        assert "Chosen for recall>=0.9. At w_r = 70:" in reports.summary(sweep, requirement)
+        (row,) = [row for row in reports.rows(sweep, requirement) if "chosen for recall>=0.9" in row[-1]]
+        assert row[0] == "70"
+        assert "best F1" not in reports.table(sweep, requirement)
+    nearest = "Nearest to recall>=0.99, which no leg meets. At w_r = 70:"
+    assert nearest in reports.summary(make_sweep(ARTICLE), "recall>=0.99")
+
+
+def test_with_several_seeds_the_mark_is_the_leg_that_is_chosen():
+    points = [make_point(1, 14, 2, 6, 78, 1), make_point(7, 19, 1, 1, 79, 1)]
+    points += [make_point(1, 14, 2, 6, 78, 2), make_point(7, 2, 3, 18, 77, 2)]  # on average w_r = 1 has the higher F1
+    sweep = make_sweep(points, seeds=[1, 2])
+    assert sweep.choose().point == points[1]
+    assert {row[0] for row in reports.rows(sweep) if "best F1" in row[-1]} == {"7"}
+    assert "Best F1. At w_r = 7:" in reports.summary(sweep)
+
+
+@pytest.mark.parametrize(
+    ("points", "what"),
+    [
+        (ARTICLE[:1], "No leg found any spam"),
+        ([ARTICLE[0], ARTICLE[-1]], "No leg is better than calling everything spam"),
+        ([make_point(1, 1, 1, 19, 79), ARTICLE[-1]], "No leg is better than calling everything spam"),
+    ],
+)
+def test_where_nothing_is_learned_the_summary_says_so_and_no_leg_is_the_best(points, what):
+    sweep = make_sweep(points)
+    summary = reports.summary(sweep)
+    assert f"Nothing learned. {what}: train longer" in summary
+    assert "est F1" not in summary + reports.table(sweep)
+    assert "Nothing learned" not in reports.summary(make_sweep(ARTICLE))
+
+
+def test_the_summary_says_where_the_legs_were_too_short():
+    assert "Short legs. Each had 10 optimizer steps" in reports.summary(make_sweep(ARTICLE))
     long = [dataclasses.replace(point, global_step=200 * i) for i, point in enumerate(ARTICLE, start=1)]
-    assert "Short legs" not in report.summary(make_sweep(long))
+    assert "Short legs" not in reports.summary(make_sweep(long))
+
+
+def test_the_summary_says_how_many_legs_of_an_unfinished_sweep_are_done():
+    failed = (FailedLeg(1.0, 42, "its logits are not finite", 10),)
+    sweep = make_sweep(ARTICLE[:4], ratios=[0.07, 0.7, 1.0, 7.0, 70.0, 700.0], failed=failed)
+    assert "Unfinished. 5 of 6 legs are done: run the sweep again" in reports.summary(sweep)
+    assert "Unfinished" not in reports.summary(make_sweep(ARTICLE))
 
 
 def test_the_imbalance_is_named_class_by_class():
-    text = report.imbalance(ClassWeights.from_counts([8800, 1200]), ["ham", "spam"])
+    text = reports.imbalance(ClassWeights.from_counts([8800, 1200]), ["ham", "spam"])
     assert text == (
         "Training labels: 8,800 ham, 1,200 spam. Natural weight ratio: 7.333. Precision and recall are those of spam."
     )
-    larger = report.imbalance(ClassWeights.from_counts([1200, 8800]), ["churn", "stay"])
+    larger = reports.imbalance(ClassWeights.from_counts([1200, 8800]), ["churn", "stay"])
     assert larger.endswith("That is the larger class: to look for churn, write --positive_label churn.")
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_metrics_are_computed_anew_from_the_predictions(tmp_path, classes):
-    generator = np.random.default_rng(0)
-    points = [make_point(ratio, 1, 1, 1, 1, seed) for seed in (1, 2) for ratio in (1.0, 7.0)]
-    predictions = {}
-    for point in points:
-        logits, labels = generator.normal(size=(50, classes)).astype(np.float32), generator.integers(0, classes, 50)
-        write_predictions(tmp_path / point.predictions, logits, labels, {})
-        predictions[point] = logits.argmax(-1), labels
-    make_sweep(points, seeds=[1, 2], label_names=["a", "b", "c"][:classes]).save(tmp_path)
-    scores = report.score(RatioSweep.load(tmp_path), ["precision", "f1", "matthews_correlation"])
-    average = "binary" if classes == 2 else "macro"
-    for point in report.recomputed(RatioSweep.load(tmp_path)).points:
-        expected = precision_recall(*predictions[make_point(point.ratio, 1, 1, 1, 1, point.seed)], average=average)
-        assert (point.tp, point.precision, point.f1) == (expected["tp"], expected["precision"], expected["f1"])
-    for i, ratio in enumerate((1.0, 7.0)):
-        own = [pair for point, pair in predictions.items() if point.ratio == ratio]
-        for name in ("precision", "f1"):
-            assert scores[name][i] == pytest.approx(
-                np.mean([precision_recall(*pair, average=average)[name] for pair in own])
-            )
-        assert scores["matthews_correlation"][i] == pytest.approx(np.mean([matthews_corrcoef(y, p) for p, y in own]))
-
-
-def test_a_metric_from_a_folder_is_used_and_an_unknown_one_refused(tmp_path):
-    point = make_point(1.0, 1, 1, 1, 1)
-    write_predictions(tmp_path / point.predictions, np.eye(2), np.array([0, 1]), {})
-    make_sweep([point]).save(tmp_path)
-    sweep = RatioSweep.load(tmp_path)
-    folder = tmp_path / "share_positive"
-    folder.mkdir()
-    (folder / "share_positive.py").write_text(
-        "import datasets\nimport evaluate\n"
-        "class SharePositive(evaluate.Metric):\n"
-        "    def _info(self):\n"
-        "        label = datasets.Value('int64')\n"
-        "        features = datasets.Features({'predictions': label, 'references': label})\n"
-        "        return evaluate.MetricInfo(description='', citation='', features=features)\n"
-        "    def _compute(self, predictions, references):\n"
-        "        return {'share_positive': sum(predictions) / len(predictions), 'all': predictions}\n"
-    )
-    scores = report.score(sweep, [str(folder)])
-    assert scores.keys() == {"share_positive"}  # an array is no curve
-    assert scores["share_positive"].tolist() == [0.5]
-    with pytest.raises(InvalidInputError, match="'no_such_metric' is neither built in nor can it be loaded"):
-        report.score(sweep, ["no_such_metric"])
-
-
-def test_a_leg_that_predicts_nothing_positive_is_left_out_of_other_curves_of_precision_too(tmp_path):
-    labels = np.array([1] * 5 + [0] * 15)
-    for seed, found in ((1, 4), (2, 0)):
-        logits = np.stack([np.full(20, 0.5), (np.arange(20) < found).astype(float)], axis=1)
-        write_predictions(tmp_path / make_point(7.0, found, 0, 5 - found, 15, seed).predictions, logits, labels, {})
-    points = [make_point(7.0, 4, 0, 1, 15, 1), make_point(7.0, 0, 0, 5, 15, 2)]
-    make_sweep(points, seeds=[1, 2]).save(tmp_path)
-    sweep = RatioSweep.load(tmp_path)
-    scores = report.score(sweep, ["precision", "recall"])
-    assert scores["precision"].tolist() == sweep.curve("precision")["precision"].tolist() == [1.0]
-    assert scores["recall"].tolist() == [0.4]
 
 
 def test_intervals_stand_beside_precision_and_recall_where_there_is_one_seed():
     intervals = {"precision_interval": [0.7, 0.95], "recall_interval": [0.55, 0.91]}
     sweep = make_sweep([dataclasses.replace(make_point(7.0, 15, 3, 5, 77), **intervals)])
-    assert "0.833 0.700-0.950 0.750 0.550-0.910" in report.table(sweep)
+    assert "0.833 0.700-0.950 0.750 0.550-0.910" in reports.table(sweep)
     two = dataclasses.replace(sweep, seeds=[1, 2])
-    assert "0.700-0.950" not in report.table(two)
+    assert "0.700-0.950" not in reports.table(two)
 
 
 def test_a_sweep_whose_legs_all_failed_says_why():
     failed = (FailedLeg(7.0, 42, "its logits are not finite", 10),)
     sweep = make_sweep([], ratios=[7.0], failed=failed)
-    assert report.summary(sweep) == "Failed. At w_r = 7 with seed 42: its logits are not finite."
-    assert report.table(sweep).splitlines()[1].split() == ["7", "1", "0.125", "failed"]
+    assert reports.summary(sweep) == "Failed. At w_r = 7 with seed 42: its logits are not finite."
+    assert reports.table(sweep).splitlines()[1].split() == ["7", "1", "0.125", "failed"]
+    assert len(reports.table(make_sweep([], ratios=[7.0])).splitlines()) == 1
 
 
 def test_every_token_is_counted_once_where_a_class_is_absent():
     predictions, references = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1])  # of three classes
-    counts = {n: v for n, v in precision_recall(predictions, references, average="macro").items() if n in COUNTS}
+    found = precision_recall(predictions, references, average="macro")
+    counts = {name: found[name] for name in ("tp", "fp", "fn", "tn")}
     assert make_sweep([make_point(1, **counts)], label_names=["a", "b", "c"]).num_items == 4
+
+
+def test_importing_the_room_is_cheap():
+    code = "import sys, weighloss.reports; print([m for m in ('matplotlib', 'evaluate', 'sklearn') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,10 +1,18 @@
 """Points and sweeps for tests, made from confusion counts."""
 
+from pathlib import Path
+
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from weighloss import RatioSweep, SweepPoint
 from weighloss.results.files import write_predictions
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def golden_sweep(name: str) -> RatioSweep:
+    return RatioSweep.load(GOLDEN / name)
 
 
 def make_point(ratio: float, tp: int, fp: int, fn: int, tn: int, seed: int = 42) -> SweepPoint:

@@ -1,13 +1,12 @@
 """Finished sweeps that an earlier version wrote keep their numbers: table, choices and break-even."""
 
 import json
-from pathlib import Path
 
 import pytest
 
+from results.sweeps import GOLDEN
 from weighloss import RatioSweep, reports
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 
 

@@ -466,7 +466,7 @@ def test_a_search_ends_where_its_leg_fails(tmp_path, train_data, eval_data):
 
 def test_disk_holds_at_most_two_models_and_the_best_and_memory_does_not_grow(tmp_path):
     code = f"""
-import resource, sys; sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "tests" / "sweep")!r}]
+import resource, sys; sys.path[:0] = {[str(ROOT / "tests" / room) for room in ("", "sweep", "training", "weighting")]}
 import test_resume as t; from conftest import make_data; from pathlib import Path
 class Watch(t.TrainerCallback):
     most, peaks, legs = 0, [], 0
@@ -487,11 +487,12 @@ print(watch.most, len(watch.peaks), watch.peaks[-1] / watch.peaks[1])
     assert growth < 1.05
 
 
-def test_a_record_holds_no_arguments_but_the_trainers(tmp_path, train_data, eval_data):
-    @dataclass
-    class Own(WeightedLossConfig):
-        api_key: str = "secret"
+@dataclass
+class Own(WeightedLossConfig):
+    api_key: str = "secret"
 
+
+def test_a_record_holds_no_arguments_but_the_trainers(tmp_path, train_data, eval_data):
     WeightedLossTrainer(
         model=make_model(),
         args=Own(str(tmp_path), **quiet_args()),

@@ -164,7 +164,8 @@ class RatioSweep:
         order = self.legs
         legs = sorted([*getattr(self, name), leg], key=lambda leg: order.index((leg.ratio, leg.seed)))
         changed: dict[str, Any] = {name: tuple(legs)}
-        return replace(self, **changed)
+        grown, kept = replace(self, **changed), self.kept_point
+        return grown if kept is None else replace(grown, kept=grown.points.index(kept))
 
     @property
     def positive_name(self) -> str:

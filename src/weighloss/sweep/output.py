@@ -37,8 +37,7 @@ class SweepOutput:
         best = self._best()
         if best is not None and model_folder(sweep, best, self.leg_of(best).model_folder) is None:
             logger.warning("The model of w_r = %.4g is not on disk: that leg is trained again.", best.ratio)
-            others = tuple(point for point in sweep.points if point != best)
-            self.sweep = replace(sweep, points=others, kept=None)
+            self.sweep = replace(sweep, points=tuple(point for point in sweep.points if point != best), kept=None)
 
     @property
     def num_legs(self) -> int:

@@ -116,7 +116,9 @@ def resumed_sweep(planned: RatioSweep) -> RatioSweep:
             *(", ".join(f"{name} {number}" for name, number in s.versions.items()) for s in (found, planned)),
         )
     whole = tuple(point for point in found.points if _has_its_predictions(found, point))
-    kept = found.kept if whole == found.points and found.requirement == planned.requirement else None
+    kept = None
+    if found.kept_point in whole and found.requirement == planned.requirement:
+        kept = whole.index(found.kept_point)
     ratios = planned.ratios if planned.search is None else found.ratios
     arguments = found.arguments | planned.arguments
     return replace(
