@@ -1,7 +1,8 @@
-"""Does the weight ratio survive gradient accumulation? w_r = 60 in one epoch, steps of 16 examples cut in three ways.
+"""Does gradient accumulation change the weight ratio? One epoch at w_r = 60, steps of 16 examples cut in three ways.
 
 Trains with WeightedLossTrainer and with the compute_loss override that the documentation of transformers shows, on the
-same data, seed and steps, and prints precision and recall of each. On the built-in sentences, or on a file:
+same data and with the same seed and steps, and prints precision and recall of each. On the built-in sentences, or on a
+file:
 
     python benchmarks/accumulation.py --train_file sms_spam.csv
 """
@@ -10,12 +11,13 @@ import argparse
 import tempfile
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer
 from transformers.utils import logging
 
 from weighloss import WeightedLossConfig, WeightedLossTrainer, classification_metrics
-from weighloss.cli.demo_data import builtin_model
-from weighloss.cli.data import DataArguments, load_data, tokenize
+from weighloss.cli.arguments import DataArguments
+from weighloss.cli.data import load_data, tokenize
+from weighloss.cli.demo_data import demo_model
 
 RATIO = 60.0
 SPLITS = [(16, 1), (4, 4), (1, 16)]
@@ -43,7 +45,7 @@ def main() -> None:
     data_args = DataArguments(
         train_file=options.train_file, max_train_samples=options.max_train_samples, max_seq_length=48
     )
-    tokenizer = AutoTokenizer.from_pretrained(builtin_model())
+    tokenizer = AutoTokenizer.from_pretrained(demo_model())
     data = tokenize(load_data(data_args), tokenizer, data_args)
 
     print("| trainer | micro-batch x accumulation | precision | recall |")
@@ -54,7 +56,7 @@ def main() -> None:
     ):
         for micro_batch, accumulation in SPLITS:
             trainer = trainer_class(
-                model_init=lambda: AutoModelForSequenceClassification.from_pretrained(builtin_model(), num_labels=2),
+                model_init=lambda: AutoModelForSequenceClassification.from_pretrained(demo_model(), num_labels=2),
                 args=WeightedLossConfig(
                     tempfile.mkdtemp(),
                     weight_ratio=RATIO,
@@ -74,6 +76,7 @@ def main() -> None:
                 processing_class=tokenizer,
                 compute_metrics=classification_metrics(),
             )
+            trainer.remove_callback(PrinterCallback)
             trainer.train()
             metrics = trainer.evaluate()
             scores = f"{metrics['eval_precision']:.3f} | {metrics['eval_recall']:.3f}"

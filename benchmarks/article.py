@@ -3,7 +3,7 @@
     python benchmarks/article.py --train_file sms_spam.csv
 
 The SMS Spam Collection (87:13) and the built-in sentences (88:12) each have a sweep with charts in a folder of their own,
-and a paragraph on what agrees with the article and what does not. A run that was cut off goes on where it stopped.
+and a paragraph that compares it with the article. A run that was interrupted resumes.
 """
 
 import argparse
@@ -14,25 +14,26 @@ import numpy as np
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, report
-from weighloss.cli.demo_data import POSITIVE_PACKAGE, builtin_data, builtin_model
-from weighloss.cli.data import DataArguments, load_data, tokenize
-from weighloss.cli.model import ModelArguments, classifier_init
+from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, reports
+from weighloss.cli.arguments import DataArguments, ModelArguments
+from weighloss.cli.data import load_data, tokenize
+from weighloss.cli.demo_data import POSITIVE_PACKAGE, demo_data, demo_model
+from weighloss.cli.model import classifier_init
 
 SEEDS = [42, 43, 44]
 TITLES = {"sms_spam": "SMS Spam Collection", "docstring_summaries": "docstring summaries"}
 
 
 def data_sets(sms_spam: str | None) -> dict[str, str | None]:
-    """The names of the data sets, and their files; the built-in sentences need none."""
+    """The names of the data sets and their files; None for the built-in sentences."""
     return ({"sms_spam": sms_spam} if sms_spam else {}) | {"docstring_summaries": None}
 
 
 def make_trainer(train_file: str | None, output_dir: Path, callback: RatioSweepCallback) -> WeightedLossTrainer:
-    """The trainer that scripts/sweep.py makes; with batches of 16, sentences leave the ends of the curves untrained."""
-    tokenizer = AutoTokenizer.from_pretrained(builtin_model())
+    """The trainer of `weighloss sweep`; batches of 8 for the sentences, since with 16 the extreme ratios learn nothing."""
+    tokenizer = AutoTokenizer.from_pretrained(demo_model())
     data_args = DataArguments(train_file=train_file, max_seq_length=48 if train_file else 24)
-    data = load_data(data_args) if train_file else builtin_data(num_train=4000, num_validation=1000)
+    data = load_data(data_args) if train_file else demo_data(num_train=4000, num_validation=1000)
     data = tokenize(data, tokenizer, data_args)
     return WeightedLossTrainer(
         model_init=classifier_init(ModelArguments(), data["train"].features["label"].names),
@@ -55,14 +56,14 @@ def make_trainer(train_file: str | None, output_dir: Path, callback: RatioSweepC
 
 
 def paragraph(sweep: RatioSweep) -> str:
-    """What the article says, held against a sweep: the two extremes and the crossing."""
+    """What the article describes, in a sweep: the two extremes and the crossing."""
     natural, curve = sweep.natural_ratio, sweep.curve("precision", "recall")
     ends = [
         f"At w_r = {curve['ratio'][i]:.4g} precision is {curve['precision'][i]:.3f}, recall {curve['recall'][i]:.3f}."
         for i in (0, int(np.argmin(np.abs(np.log(curve["ratio"] / natural)))), -1)
     ]
     of_seeds = [
-        replace(sweep, points=[point for point in sweep.points if point.seed == seed], seeds=[seed]).break_even()
+        replace(sweep, points=tuple(p for p in sweep.points if p.seed == seed), seeds=[seed], kept=None).break_even()
         for seed in sweep.seeds
     ]
     crossings = ", ".join("nowhere" if ratio is None else f"{ratio:.3g}" for ratio in (sweep.break_even(), *of_seeds))
@@ -84,7 +85,7 @@ def main() -> None:
     for name, file in data_sets(options.train_file).items():
         callback = RatioSweepCallback(seeds=SEEDS, dataset_name=TITLES[name])
         make_trainer(file, options.output_dir / name, callback).train()
-        print(f"\n{name}", report.table(callback.sweep), "", paragraph(callback.sweep), sep="\n", flush=True)
+        print(f"\n{name}", reports.table(callback.sweep), "", paragraph(callback.sweep), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, sweep_on_ray
-from weighloss.cli.demo_data import builtin_data, builtin_model
-from weighloss.cli.data import DataArguments, tokenize
+from weighloss.cli.arguments import DataArguments
+from weighloss.cli.data import tokenize
+from weighloss.cli.demo_data import demo_data, demo_model
 
 
 def make_trainer(folder, data, tokenizer) -> tuple[WeightedLossTrainer, RatioSweepCallback]:
     callback = RatioSweepCallback(ratios=[0.5, 1, 7, 30], seeds=[1, 2])
     trainer = WeightedLossTrainer(
-        model_init=lambda: AutoModelForSequenceClassification.from_pretrained(builtin_model(), num_labels=2),
+        model_init=lambda: AutoModelForSequenceClassification.from_pretrained(demo_model(), num_labels=2),
         args=WeightedLossConfig(
             str(folder), learning_rate=1e-4, disable_tqdm=True, save_strategy="no", report_to="none"
         ),
@@ -35,8 +36,8 @@ def make_trainer(folder, data, tokenizer) -> tuple[WeightedLossTrainer, RatioSwe
 def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(builtin_model())
-    data = tokenize(builtin_data(num_train=800, num_validation=400), tokenizer, DataArguments(max_seq_length=48))
+    tokenizer = AutoTokenizer.from_pretrained(demo_model())
+    data = tokenize(demo_data(num_train=800, num_validation=400), tokenizer, DataArguments(max_seq_length=48))
     seconds, sweeps = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, threads in (("one thread", 1), ("two threads", 2), ("Ray, two workers of one thread", 1)):

@@ -1,10 +1,9 @@
-"""Do a sweep's legs agree with a plain PyTorch loop? One epoch per ratio on the same split, without Trainer or weighloss.
+"""Do the legs of a sweep agree with a plain PyTorch loop? One epoch per ratio on the same split, without Trainer.
 
 The loop has its own loss (the weighted sum over a batch divided by its number of examples), optimizer step and schedule;
-it takes over the sweep's split, tokens and order of batches. Reads a sweep that scripts/sweep.py has made with one seed and
-prints precision and recall of both at the lowest, the natural and the highest ratio:
+it has the split, the tokens and the order of batches from the sweep. Reads a sweep with one seed and prints precision and recall of both at the lowest, the natural and the highest ratio:
 
-    python scripts/sweep.py --train_file sms_spam.csv --output_dir sms_sweep
+    weighloss sweep --train_file sms_spam.csv --output_dir sms_sweep
     python benchmarks/plain_loop.py sms_sweep --train_file sms_spam.csv
 """
 
@@ -24,8 +23,9 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import logging
 
 from weighloss import RatioSweep
-from weighloss.cli.demo_data import builtin_model
-from weighloss.cli.data import DataArguments, load_data, tokenize
+from weighloss.cli.arguments import DataArguments
+from weighloss.cli.data import load_data, tokenize
+from weighloss.cli.demo_data import demo_model
 
 BATCH_SIZE = 16
 
@@ -33,7 +33,7 @@ BATCH_SIZE = 16
 def plain_loop(data, tokenizer, ratio: float, positive: int, seed: int, learning_rate: float) -> tuple[float, float]:
     train, validation = data["train"], data["validation"]
     set_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(builtin_model(), num_labels=2).train()
+    model = AutoModelForSequenceClassification.from_pretrained(demo_model(), num_labels=2).train()
     weights = np.where(np.array(train["label"][:]) == positive, ratio, 1.0)
     weights = torch.tensor(weights / weights.mean(), dtype=torch.float32)
     collate = DataCollatorWithPadding(tokenizer)
@@ -79,7 +79,7 @@ def main() -> None:
 
     sweep = RatioSweep.load(options.sweep_dir)
     data_args = DataArguments(train_file=options.train_file, max_seq_length=options.max_seq_length)
-    tokenizer = AutoTokenizer.from_pretrained(builtin_model())
+    tokenizer = AutoTokenizer.from_pretrained(demo_model())
     data = tokenize(load_data(data_args), tokenizer, data_args)
     ratios = sorted({min(sweep.ratios), sweep.natural_ratio, max(sweep.ratios)})
 

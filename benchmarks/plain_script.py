@@ -1,7 +1,7 @@
-"""What is written today for one weight ratio: the compute_loss override that the documentation of transformers shows.
+"""A training script for one weight ratio, with the compute_loss override that the documentation of transformers shows.
 
-benchmarks/speed.py runs it once per ratio, as its user would. Texts are padded to the maximum; with --tricks they are
-padded to the longest of their batch, and batches are of texts of about one length.
+benchmarks/speed.py runs it once per ratio. Texts are padded to the maximum length; with --tricks they are padded to the
+longest of their batch, and batches contain texts of similar length.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from datasets import load_dataset
 from sklearn.metrics import precision_score, recall_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
-from weighloss.cli.demo_data import builtin_model
+from weighloss.cli.demo_data import demo_model
 
 MAX_LENGTH = 128
 
@@ -41,14 +41,14 @@ def compute_metrics(prediction):
     }
 
 
-tokenizer = AutoTokenizer.from_pretrained(builtin_model())
+tokenizer = AutoTokenizer.from_pretrained(demo_model())
 padding = False if options.tricks else "max_length"
 data = load_dataset("csv", data_files={"train": options.train_file, "validation": options.validation_file})
 data = data.map(
     lambda rows: tokenizer(rows["text"], truncation=True, max_length=MAX_LENGTH, padding=padding), batched=True
 )
 trainer = WeightedTrainer(
-    model=AutoModelForSequenceClassification.from_pretrained(builtin_model(), num_labels=2),
+    model=AutoModelForSequenceClassification.from_pretrained(demo_model(), num_labels=2),
     args=TrainingArguments(
         tempfile.mkdtemp(),
         num_train_epochs=1,

@@ -1,4 +1,4 @@
-"""How fast is weighloss? One table of ratios, the two sides of each run in turns on this machine, medians.
+"""How fast is weighloss? One table of ratios of times; both sides run in turns on this machine, and medians are shown.
 
 python benchmarks/speed.py                                  # everything
 python benchmarks/speed.py sweep --train_file sms_spam.csv  # some of it, the sweep on messages
@@ -35,9 +35,10 @@ from transformers import (
 from transformers.utils import logging
 
 from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, count_labels
+from weighloss.cli.arguments import DataArguments
+from weighloss.cli.data import tokenize
+from weighloss.cli.demo_data import demo_data, demo_model
 from weighloss.results.bootstrap import bootstrap
-from weighloss.cli.demo_data import builtin_data, builtin_model
-from weighloss.cli.data import DataArguments, tokenize
 
 REPEATS = 5
 Row = tuple[str, str, float, str]  # what against what, on what, the ratio, its target
@@ -45,10 +46,10 @@ HERE = Path(__file__).parent
 
 
 def in_turns(*ways: Callable[[], float]) -> np.ndarray:
-    """The seconds of each way, (ways, repeats): one after the other, so that they share the machine's moods."""
+    """The seconds of each way, (ways, repeats): one after the other, so that other load on the machine affects all of them."""
     seconds = np.empty((len(ways), REPEATS))
     for repeat in range(REPEATS):
-        for i in sorted(range(len(ways)), reverse=bool(repeat % 2)):  # nobody always comes first
+        for i in sorted(range(len(ways)), reverse=bool(repeat % 2)):  # so that none is always first
             seconds[i, repeat] = ways[i]()
     return seconds
 
@@ -64,7 +65,7 @@ def timed(work: Callable[[], object]) -> Callable[[], float]:
 
 def new_model() -> torch.nn.Module:
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_pretrained(builtin_model(), num_labels=2)
+    return AutoModelForSequenceClassification.from_pretrained(demo_model(), num_labels=2)
 
 
 def arguments(**own) -> dict:
@@ -74,7 +75,7 @@ def arguments(**own) -> dict:
 
 
 def step(_: argparse.Namespace) -> Iterator[Row]:
-    """A training step, from the end of the one before to its own; two trainers take theirs in turns, in threads."""
+    """A training step, from the end of the previous one to its own end; two trainers take steps in turns, in threads."""
 
     class Turns(TrainerCallback):
         def __init__(self, mine: Semaphore, next_one: Semaphore) -> None:
@@ -92,7 +93,7 @@ def step(_: argparse.Namespace) -> Iterator[Row]:
         def on_train_end(self, args, state, control, **kwargs):
             self.next_one.release()
 
-    generator, steps = np.random.default_rng(0), 12 * REPEATS  # a percent is less than what two steps differ by
+    generator, steps = np.random.default_rng(0), 12 * REPEATS  # many, since two steps differ by more than a percent
     rows = {
         "input_ids": generator.integers(1000, 20000, (16 * steps, 64)).tolist(),
         "labels": [int(i % 8 == 0) for i in range(16 * steps)],
@@ -128,7 +129,7 @@ def sweep(options: argparse.Namespace) -> Iterator[Row]:
             data = data.map(lambda row: {"label": int(row["label"] == "spam")}).shuffle(seed=0)
             parts = [data.select(range(1000)), data.select(range(1000, 1250))]
         else:
-            parts = list(builtin_data(num_train=1000, num_validation=250).values())
+            parts = list(demo_data(num_train=1000, num_validation=250).values())
         for part, file in zip(parts, files, strict=True):
             part.to_csv(file)
 
@@ -160,9 +161,9 @@ def sweep(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def legs(_: argparse.Namespace) -> Iterator[Row]:
-    """A sweep of K legs against K epochs of a loop of PyTorch's own on the very same batches, evaluations too."""
-    tokenizer = AutoTokenizer.from_pretrained(builtin_model())
-    data = tokenize(builtin_data(num_train=320, num_validation=160), tokenizer, DataArguments(max_seq_length=64))
+    """A sweep of K legs against K epochs of a plain PyTorch loop on the same batches, both with evaluation."""
+    tokenizer = AutoTokenizer.from_pretrained(demo_model())
+    data = tokenize(demo_data(num_train=320, num_validation=160), tokenizer, DataArguments(max_seq_length=64))
 
     def trainer(callback: RatioSweepCallback) -> WeightedLossTrainer:
         return WeightedLossTrainer(
@@ -212,7 +213,7 @@ def legs(_: argparse.Namespace) -> Iterator[Row]:
 
 
 def counting(_: argparse.Namespace) -> Iterator[Row]:
-    """Ten million labels, as they lie in Arrow and through a view that leaves out and reorders.
+    """Ten million labels, as they are in Arrow and through a view that selects and reorders rows.
 
     `Counter` is timed over the whole column as a list, and on a hundredth of it as `dataset["label"]` comes, row by row.
     """
@@ -223,11 +224,11 @@ def counting(_: argparse.Namespace) -> Iterator[Row]:
         view = whole.shuffle(seed=0).select(range(5_000_000))
         for name, data in (("10 million labels", whole), ("5 million of them, shuffled and selected", view)):
             default = pa.default_memory_pool()
-            pool = pa.proxy_memory_pool(default)  # a peak of its own
+            pool = pa.proxy_memory_pool(default)
             pa.set_memory_pool(pool)
             count_labels(data)
             peak = pool.max_memory() / 1e6
-            pa.set_memory_pool(default)  # for Arrow would go on with this one when it is gone
+            pa.set_memory_pool(default)  # Arrow would otherwise use this pool after it is gone
             part = data.select(range(len(data) // 100))
             ours, over_list, over_part = in_turns(
                 timed(lambda data=data: count_labels(data)),
@@ -240,7 +241,7 @@ def counting(_: argparse.Namespace) -> Iterator[Row]:
 
 
 def intervals(_: argparse.Namespace) -> Iterator[Row]:
-    """The bootstrap of a sweep against a loop over scikit-learn's figures, which is timed on a twentieth."""
+    """The bootstrap of a sweep against a loop over scikit-learn's metrics, which is timed on a twentieth."""
     generator, size, num_legs = np.random.default_rng(0), 5000, 13
     labels = (generator.random(size) < 0.12).astype(int)
     score = generator.normal(size=size) + 2.5 * labels - 1.2

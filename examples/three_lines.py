@@ -1,4 +1,4 @@
-"""An ordinary fine-tuning script of transformers in which the trainer is swapped: the loss weighs the classes.
+"""An ordinary fine-tuning script of transformers with another trainer, whose loss weights the classes.
 
 The data are sentences from the docstrings of installed Python packages; the task is to find scikit-learn's, 12 of 100.
 The model is MiniLM, from the `demo` extra. Nothing is downloaded.
@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from weighloss import WeightedLossTrainer  # the first line that is not in your script
-from weighloss.cli.demo_data import builtin_data, builtin_model
+from weighloss.cli.demo_data import demo_data, demo_model
 
-model_name = builtin_model()
-data = builtin_data()
+model_name = demo_model()
+data = demo_data()
 names = data["train"].features["label"].names
 
 tokenizer = AutoTokenizer.from_pretrained(model_name)
@@ -31,8 +31,8 @@ model = AutoModelForSequenceClassification.from_pretrained(
 
 trainer = WeightedLossTrainer(  # the second: it was Trainer(
     model=model,
-    # With plain TrainingArguments the ratio of the weights is the natural one, n_negative / n_positive: either class
-    # then has half of the loss. WeightedLossConfig is the same with a weight_ratio of your own.
+    # With plain TrainingArguments the weight ratio is the natural one, n_negative / n_positive, at which both classes
+    # contribute the same to the loss. WeightedLossConfig is the same with a weight_ratio of your own.
     args=TrainingArguments("three_lines", learning_rate=1e-4, num_train_epochs=2, save_strategy="no"),
     train_dataset=data["train"],
     eval_dataset=data["validation"],
@@ -41,14 +41,14 @@ trainer = WeightedLossTrainer(  # the second: it was Trainer(
 )
 trainer.train()
 
-# Precision and recall are there without a compute_metrics; they are those of label id 1.
+# Precision and recall are those of label id 1; no compute_metrics is needed.
 metrics = trainer.evaluate()
 print(
     f"Training labels {trainer.class_weights.counts.tolist()}, so the weight ratio is {trainer.class_weights.ratio:.2f}."
 )
 print(f"Precision {metrics['eval_precision']:.3f}, recall {metrics['eval_recall']:.3f}, F1 {metrics['eval_f1']:.3f}.")
 
-# The saved model is an ordinary one: whoever loads it needs no weighloss.
+# The saved model is an ordinary one: no weighloss is needed to load it.
 trainer.save_model()
 classify = pipeline("text-classification", "three_lines")
 for text in (

@@ -1,8 +1,6 @@
-"""Every example is run as it is, on little data and with a small model: a test by the name of each file."""
+"""Every example runs unchanged, on little data and with a small model: one test with the name of each file."""
 
 import ast
-import functools
-import itertools
 import json
 import re
 import runpy
@@ -14,7 +12,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, ViTForImageClassification, pipeline
 
 from conftest import ROOT, make_model
-from weighloss import RatioSweep, builtin
+from weighloss import RatioSweep, Task
+from weighloss.cli import demo_data
 
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = EXAMPLES / "walkthrough.ipynb"
@@ -22,29 +21,22 @@ FILES = sorted(file for file in EXAMPLES.iterdir() if file.suffix in (".py", ".i
 
 pytestmark = pytest.mark.slow
 
-read_package = builtin._docstring_summaries
-make_sentences = builtin.builtin_data
-
-
-@functools.cache
-def few_summaries(package: str) -> list[str]:
-    return list(itertools.islice(read_package(package), 300))
+make_sentences = demo_data.demo_data
 
 
 def make_small(setattr, model: str) -> None:
-    """Let the examples find few sentences and a small model; in the notebook's own process too."""
+    """Give the examples few sentences and a small model; in the process of the notebook too."""
 
     def few_sentences(**given):
         return make_sentences(**given | {"num_train": 96, "num_validation": 80})
 
-    setattr(builtin, "_docstring_summaries", few_summaries)
-    setattr(builtin, "builtin_data", few_sentences)
-    setattr(builtin, "builtin_model", lambda: model)
+    setattr(demo_data, "demo_data", few_sentences)
+    setattr(demo_data, "demo_model", lambda: model)
 
 
 @pytest.fixture(scope="module")
 def small_encoder(small_model, tmp_path_factory) -> str:
-    """The small model without its head, as a pretrained one comes."""
+    """The small model without its head, like a pretrained one."""
     folder = tmp_path_factory.mktemp("small_encoder")
     AutoTokenizer.from_pretrained(small_model).save_pretrained(folder)
     make_model(vocab_size=30522).bert.save_pretrained(folder)
@@ -53,7 +45,7 @@ def small_encoder(small_model, tmp_path_factory) -> str:
 
 @pytest.fixture
 def run_example(monkeypatch, tmp_path, capsys, small_encoder):
-    """Runs an example in a folder of its own; returns its variables and what it printed."""
+    """Run an example in its own folder. Returns its variables and what it printed."""
     monkeypatch.chdir(tmp_path)
     make_small(monkeypatch.setattr, small_encoder)
 
@@ -99,13 +91,13 @@ def test_sweep_and_choose(run_example):
         torch.equal(a, b) for a, b in zip(model.parameters(), variables["trainer"].model.parameters(), strict=True)
     )
     run_example("sweep_and_choose.py")
-    assert RatioSweep.load("sweep_and_choose").points == sweep.points, "the same command trained again"
+    assert RatioSweep.load("sweep_and_choose").points == sweep.points, "the same command has trained again"
 
 
 def test_several_classes(run_example):
     variables, printed = run_example("several_classes.py")
     sweep, names = variables["sweep"], variables["names"]
-    assert sweep.average == "macro"
+    assert sweep.task is Task.MULTICLASS
     assert len(names) == 4
     natural = variables["trainer"].weights_at("natural")
     assert np.allclose(natural.counts * natural.weights, natural.counts.sum() / 4)
@@ -149,13 +141,13 @@ def test_images(run_example, monkeypatch):
     digits.images, digits.target = digits.images[:120], digits.target[:120]
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: digits)
     variables, printed = run_example("images.py")
-    point = variables["choice"].point
-    assert "that no choice saw" in printed
-    assert point.f1 == max(point.f1 for point in RatioSweep.load("images").points)
-    final = variables["final"]
-    final.model = ViTForImageClassification.from_pretrained("images/final")
-    assert final.model.config.weight_ratio == point.ratio
-    assert [final.evaluate()[f"eval_{name}"] for name in ("tp", "fp")] == [point.tp, point.fp]
+    sweep, trainer = RatioSweep.load("images"), variables["trainer"]
+    assert sweep.kept_point.f1 == max(point.f1 for point in sweep.points)
+    assert "held-out digits" in printed
+    trainer.model = ViTForImageClassification.from_pretrained("images")
+    assert trainer.model.config.weight_ratio == sweep.kept_point.ratio
+    metrics = trainer.evaluate()
+    assert [metrics[f"eval_{name}"] for name in ("tp", "fp")] == [sweep.kept_point.tp, sweep.kept_point.fp]
 
 
 def test_walkthrough(tmp_path, small_encoder):
@@ -174,7 +166,7 @@ def test_walkthrough(tmp_path, small_encoder):
     assert pipeline("text-classification", str(folder / "model")).model.config.weight_ratio == choice.point.ratio
 
 
-def test_the_notebook_as_it_lies_there_is_whole_small_and_of_no_machine():
+def test_the_notebook_is_executed_small_and_without_paths_of_a_machine():
     notebook = json.loads(NOTEBOOK.read_text())
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
@@ -185,7 +177,7 @@ def test_the_notebook_as_it_lies_there_is_whole_small_and_of_no_machine():
     assert not re.search(r"/(home|root|tmp|work|Users|usr)\b|site-packages|Warning", NOTEBOOK.read_text())
 
 
-def test_every_number_in_the_notebooks_prose_stands_in_its_code_or_outputs():
+def test_every_number_in_the_text_of_the_notebook_is_in_its_code_or_outputs():
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     shown = "".join(

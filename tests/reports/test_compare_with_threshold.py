@@ -46,7 +46,10 @@ def test_a_leg_is_compared_with_the_unweighted_leg_of_its_own_seed(tmp_path):
     points = []
     for seed, strength in ((1, 0.5), (2, 3.0)):
         scores = np.random.default_rng(seed).normal(labels * strength - strength / 2, 1)
-        points += [write_leg(tmp_path, 1.0, scores, labels, seed), write_leg(tmp_path, 7.0, scores + 0.3, labels, seed)]
+        points += [
+            write_leg(tmp_path, 1.0, scores, labels, seed),
+            write_leg(tmp_path, 7.0, scores + 0.3, labels, seed),
+        ]
     make_sweep(points, seeds=[1, 2]).save(tmp_path)
     sweep = RatioSweep.load(tmp_path)
     assert sweep.choose("recall>=0.9").point.seed == 2

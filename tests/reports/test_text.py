@@ -49,7 +49,10 @@ def test_the_summary_speaks_of_natural_best_and_break_even():
 
 
 def test_another_requirement_marks_and_explains_another_leg():
-    for sweep, requirement in ((make_sweep(ARTICLE, requirement="recall>=0.9"), None), (make_sweep(ARTICLE), "recall>=0.9")):
+    for sweep, requirement in (
+        (make_sweep(ARTICLE, requirement="recall>=0.9"), None),
+        (make_sweep(ARTICLE), "recall>=0.9"),
+    ):
         assert "Chosen for recall>=0.9. At w_r = 70:" in reports.summary(sweep, requirement)
         (row,) = [row for row in reports.rows(sweep, requirement) if "chosen for recall>=0.9" in row[-1]]
         assert row[0] == "70"
@@ -129,6 +132,8 @@ def test_every_token_is_counted_once_where_a_class_is_absent():
 
 
 def test_importing_the_room_is_cheap():
-    code = "import sys, weighloss.reports; print([m for m in ('matplotlib', 'evaluate', 'sklearn') if m in sys.modules])"
+    code = (
+        "import sys, weighloss.reports; print([m for m in ('matplotlib', 'evaluate', 'sklearn') if m in sys.modules])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

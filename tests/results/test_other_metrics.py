@@ -85,7 +85,7 @@ def test_without_trust_remote_code_a_name_on_the_hub_is_refused_without_asking_i
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rouge").mkdir()  # without the script that would make it a metric, evaluate asks the Hub for the name
     monkeypatch.setattr(evaluate, "load", no_network)
-    with pytest.raises(InvalidInputError, match="is not built in: write precision, .* with trust_remote_code=True"):
+    with pytest.raises(InvalidInputError, match=r"is not built in: write precision, .* with trust_remote_code=True"):
         score(sweep, [name])
 
 

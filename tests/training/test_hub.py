@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from conftest import ROOT, collate, make_model, quiet_args
+from conftest import collate, make_model, quiet_args
 from loopback_hub import LoopbackHub
-from test_readme import SNIPPETS, commands
 from weighloss import RatioSweep, WeightedLossConfig, WeightedLossTrainer
 from weighloss.training.hub import Secret
 
@@ -51,8 +50,11 @@ def run(
     )
 
 
-def script(name: str) -> str:
-    return str(ROOT / "scripts" / name)
+def named_command(message: str) -> list[str]:
+    """The words of the command that a message names, for this Python."""
+    command, *words = shlex.split(re.search(r"`(weighloss [^`]+)`", message)[1])
+    assert command == "weighloss"
+    return ["-m", "weighloss", *words]
 
 
 def assert_no_token(folder: Path, run: subprocess.CompletedProcess) -> None:
@@ -80,10 +82,10 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     """With a push that fails at the last request, and is made good by the command that the message names."""
     hub.fail("POST", "/commit/", status=500)
     swept = run(
-        hub, tmp_path, script("sweep.py"), "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
+        hub, tmp_path, "-m", "weighloss", "sweep", "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
         "--text_column_names", "sms", "--positive_label", "spam", "--test_split_name", "test", "--output_dir", "out",
         "--push_to_hub", "--hub_model_id", "user/spam", "--push_predictions", "--token", TOKEN, *SMALL,
-        "--metric_for_best_model", "plain_loss",  # that of w_r = 1, which is not the last leg
+        "--choose", "cost fp=1000 fn=1",  # that of w_r = 1, which is not the last leg
     )  # fmt: skip
     assert swept.returncode == 1
     assert "Traceback" not in swept.stderr
@@ -91,11 +93,10 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert "w_r x natural" in " ".join(swept.stdout.split())
     sweep = RatioSweep.load(tmp_path / "out")
     assert [point.ratio for point in sweep.points] == [1, 9]
-    assert (sweep.kept, sweep.kept_because) == (0, "the best plain loss of the sweep")
+    assert (sweep.kept, sweep.kept_because) == (0, "chosen for cost fp=1000 fn=1")
     assert hub.files("user/spam").keys() == {".gitattributes"}
 
-    again = shlex.split(re.search(r"`python (scripts/push.py [^`]+)`", swept.stderr)[1])
-    pushed = run(hub, tmp_path, ROOT / again[0], *again[1:], token=TOKEN)
+    pushed = run(hub, tmp_path, *named_command(swept.stderr), token=TOKEN)
     assert pushed.returncode == 0, pushed.stderr
     assert not hub.unknown
     assert_no_token(tmp_path, swept)
@@ -121,10 +122,8 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert card.data.datasets == ["user/sms"]
     assert card.data.base_model == "user/tiny"
     assert {result.dataset_split for result in card.data.eval_results} == {"validation", "test"}
-    assert "test data, which no choice saw" in card.text
-    assert "More information needed" not in card.text
-    assert "Training Loss" not in card.text
-    assert "- num_epochs: 1 at every ratio" in card.text
+    assert "held-out" in card.text
+    assert "| `num_epochs` | 1 |" in card.text
     assert card.text.index("## Limits") < card.text.index("## Training procedure")
 
 
@@ -133,7 +132,7 @@ def test_train_pushes_a_model_at_a_ratio_without_predictions(hub, tmp_path):
     hub.tag("user/tiny", "v1")
     hub.add("user/tiny", {"config.json": b"no longer a config"})
     trained = run(
-        hub, tmp_path, script("train.py"), "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
+        hub, tmp_path, "-m", "weighloss", "train", "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
         "--text_column_names", "sms", "--positive_label", "spam", "--output_dir", "out", "--weight_ratio", "20",
         "--num_train_epochs", "2", "--push_to_hub", "--hub_model_id", "user/spam", "--hub_private_repo", "True",
         "--model_revision", "v1", "--disable_tqdm", "True", "--save_strategy", "epoch", token=TOKEN,
@@ -148,33 +147,13 @@ def test_train_pushes_a_model_at_a_ratio_without_predictions(hub, tmp_path):
     assert not hub.unknown
 
 
-@pytest.mark.slow
-def test_the_readmes_hub_commands_and_snippet_run(small_model, tmp_path):
-    with LoopbackHub(tokens={TOKEN: "user"}) as hub:
-        files = {file.name: file.read_bytes() for file in Path(small_model).iterdir()}
-        hub.add("distilbert/distilbert-base-uncased", files)
-        hub.add("datasets/ucirvine/sms_spam", {"train.csv": csv("train")})  # only a train split, as there
-        (sweep,) = [command for command in commands("python scripts/sweep.py") if "--dataset_name" in command]
-        (push,) = commands("python scripts/push.py")
-        (snippet,) = [snippet for snippet in SNIPPETS if "from_hub" in snippet]
-        for command in (f"{sweep} --output_dir spam_sweep {' '.join(SMALL)}", push):
-            python, file, *flags = shlex.split(command)
-            assert python == "python"
-            done = run(hub, tmp_path, ROOT / file, *flags, token=TOKEN)
-            assert done.returncode == 0, done.stderr
-        assert not [name for name in hub.files("user/spam") if name.startswith("predictions")]
-        redrawn = run(hub, tmp_path, "-c", f"from weighloss import RatioSweep, plot_sweep\n{snippet}")
-        assert redrawn.returncode == 0, redrawn.stderr
-        chart = (tmp_path / "redrawn" / "precision_recall.png").read_bytes()
-        assert chart == hub.files("user/spam")["precision_recall.png"]
-
-
 # One process for many cases: importing takes longer than all of them. Each case is a line of standard input.
 CASES = """
 import json, sys, time
 time.sleep = lambda seconds: None  # the client's waits between its tries
 from weighloss import InvalidInputError, PushError, RatioSweep, push_folder
-from weighloss.cli.data import DataArguments, load_data
+from weighloss.cli.arguments import DataArguments
+from weighloss.cli.data import load_data
 print("ready", flush=True)
 for line in sys.stdin:
     name, arguments = json.loads(line)
@@ -312,7 +291,7 @@ def test_a_push_that_fails_names_the_command_that_pushes_again_and_pushing_again
     kind, message = client("push", folder=str(output), repo_id=f"user/{fault}", token=TOKEN)
     client.hub.faults.clear()
     assert kind == "PushError"
-    assert f"`python scripts/push.py {output} --hub_model_id user/{fault}`" in message
+    assert f"`weighloss push {output} --hub_model_id user/{fault}`" in message
     assert "\n" not in message
     assert TOKEN not in message
     assert "http" not in message  # an upload's address is signed
@@ -348,9 +327,7 @@ def test_the_command_that_is_named_pushes_privately_to_its_branch_from_a_folder_
     given = {"private": True, "revision": "dev", "push_predictions": True, "token": TOKEN}
     client.hub.fail("POST", "/commit/", status=500)
     _, message = client("push", folder=str(folder), repo_id="again", **given)  # one's own namespace
-    python, file, *flags = shlex.split(re.search(r"`([^`]+)`", message)[1])
-    assert python == "python"
-    done = run(client.hub, tmp_path, ROOT / file, *flags, token=TOKEN)
+    done = run(client.hub, tmp_path, *named_command(message), token=TOKEN)
     assert done.returncode == 0, done.stderr
     assert client.hub.repos["user/again"].private
     assert "model.safetensors" not in client.hub.files("user/again")
@@ -385,14 +362,14 @@ def test_a_repository_without_a_sweep_is_refused_in_one_sentence(client):
 def test_a_hub_that_cannot_be_reached_is_said_before_any_training(hub, tmp_path, small_model):
     (tmp_path / "spam.csv").write_bytes(csv("train"))
     swept = run(
-        hub, tmp_path, script("sweep.py"), "--train_file", "spam.csv", "--model_name_or_path", small_model,
+        hub, tmp_path, "-m", "weighloss", "sweep", "--train_file", "spam.csv", "--model_name_or_path", small_model,
         "--text_column_names", "sms", "--output_dir", "out", "--push_to_hub", "--hub_model_id", "user/spam",
         "--hub_token", TOKEN, *SMALL, HF_ENDPOINT="http://127.0.0.1:9",  # nobody listens there
     )  # fmt: skip
     assert swept.returncode == 1
     assert "Traceback" not in swept.stderr
-    assert "the repository user/spam cannot be made on the Hub" in swept.stderr
-    assert "python scripts/push.py out --hub_model_id user/spam" in swept.stderr
+    assert "the repository user/spam cannot be created on the Hub" in swept.stderr
+    assert "weighloss push out --hub_model_id user/spam" in swept.stderr
     assert "'loss'" not in swept.stdout
     assert_no_token(tmp_path, swept)
 

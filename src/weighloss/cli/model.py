@@ -52,7 +52,7 @@ def classifier_init(args: ModelArguments, label_names: Sequence[str]) -> Callabl
     def model_init() -> Any:
         model = _load(AutoModelForSequenceClassification, args.name, "--model_name_or_path", args, **options)
         if args.model_name_or_path is None:
-            model.config._name_or_path = DEMO_MODEL  # not the path of this machine's packages
+            model.config.name_or_path = DEMO_MODEL  # not the path of this machine's packages
         return model
 
     return model_init

@@ -100,8 +100,8 @@ def _ratio_chart(
         axes.plot(none, [0] * len(none), "x", color=_GREY, markersize=9, zorder=5, label=label)
     if missing:
         label = f"missing: training failed at {', '.join(map(_short, missing))}"
-        style: dict[str, Any] = {"marker": "$?$", "linestyle": "none", "color": _GREY, "markersize": 9}
-        axes.plot(missing, [0.5] * len(missing), label=label, **style)
+        middle = [0.5] * len(missing)
+        axes.plot(missing, middle, marker="$?$", linestyle="none", color=_GREY, markersize=9, label=label)
     label = f"natural ratio {_short(sweep.natural_ratio)}"
     axes.axvline(sweep.natural_ratio, color=_GREY, linestyle=(0, (5, 4)), linewidth=1, label=label)
     for scheme in marks:

@@ -195,13 +195,12 @@ def marked_leg(sweep: RatioSweep, requirement: str | None = None) -> tuple[Sweep
         return None
     try:
         choice = sweep.choose(requirement)
-    except InvalidInputError:
-        if requirement is not None:
+    except (
+        InvalidInputError
+    ):  # a requirement with "@" needs predictions, which may not have been pushed with the sweep
+        if requirement is not None or sweep.kept_point is None:
             raise
-        # A requirement with "@" needs predictions, which may not have been pushed with the sweep.
-        if sweep.kept_point is not None:
-            return sweep.kept_point, f"model kept for {Requirement.parse(sweep.requirement).text}"
-        choice = _choice_without_interval(sweep, None)
+        return sweep.kept_point, f"model kept for {Requirement.parse(sweep.requirement).text}"
     wanted, point = choice.requirement, choice.point
     if wanted.kind == "f" and (point.tp == 0 or calls_everything_positive(point)):
         return None
@@ -262,17 +261,13 @@ def leg_and_threshold(
     """
     if sweep.task is Task.MULTICLASS or not sweep.points:
         return None
-    choice = _choice_without_interval(sweep, requirement)
+    choice = sweep.choose((requirement or sweep.requirement).partition("@")[0])
     unweighted = next((p for p in sweep.points if (p.ratio, p.seed) == (1, choice.point.seed)), None)
     if unweighted is None or not all(map(sweep.has_predictions, (unweighted, choice.point))):
         return None
     thresholds = LegThresholds(sweep, unweighted)
     best = thresholds.best(choice.requirement)
     return (choice, thresholds, best) if choice.met or choice.requirement.score(best) >= 1 else None
-
-
-def _choice_without_interval(sweep: RatioSweep, requirement: str | None) -> Choice:
-    return sweep.choose((requirement or sweep.requirement).partition("@")[0])
 
 
 def _cells(point: SweepPoint | ThresholdPoint) -> tuple[str, str]:

@@ -136,7 +136,7 @@ class RatioSweepCallback(TrainingRunner):
                 progress.start(leg)
                 finished = run_leg(trainer, leg, self.settings.evaluation_set(trainer), initial)
                 if on_main_process(trainer, output.add_predictions, finished):
-                    trainer.save_model(str(leg.model_folder), _internal_call=True)
+                    trainer.save_without_pushing(str(leg.model_folder))
                 self.sweep = on_main_process(trainer, output.add_point, finished)
                 progress.end(finished.result)
                 steps += trainer.state.global_step
@@ -174,7 +174,7 @@ def hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> N
         trainer.args.weight_ratio = point.ratio
         trainer.record_class_weights()
         if folder != output.folder:
-            trainer.save_model(str(output.folder), _internal_call=True)
+            trainer.save_without_pushing(str(output.folder))
     if trainer.is_world_process_zero():
         from ..reports.plot import plot_sweep  # matplotlib takes longer to import than all of weighloss
 

@@ -18,6 +18,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, enable_full_determinism, set_seed
 from transformers.integrations import TensorBoardCallback, WandbCallback, get_reporting_integration_callbacks
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import PredictionOutput
 
 from ..errors import InvalidInputError
 from ..results.bootstrap import bootstrap
@@ -263,7 +264,7 @@ def _predict(trainer: WeightedLossTrainer, dataset: Any, sort: bool) -> Any:
     output = trainer.predict(dataset.select(order), metric_key_prefix="eval")
     logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
     rows = np.argsort(order)
-    return output._replace(predictions=logits[rows], label_ids=output.label_ids[rows])
+    return PredictionOutput(logits[rows], output.label_ids[rows], output.metrics)
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -138,7 +138,7 @@ def _leg_on_ray(shared: Any, leg: Leg, threads: int) -> tuple[FinishedLeg, Any]:
         evaluation = evaluation[evaluate_on or next(iter(evaluation))]
     finished = run_leg(trainer, leg, evaluation, InitialState(trainer))
     with tempfile.TemporaryDirectory() as folder:
-        trainer.save_model(folder, _internal_call=True)
+        trainer.save_without_pushing(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
         model = {str(file.relative_to(folder)): file.read_bytes() for file in files}
     return finished, ray.put(model)

@@ -109,7 +109,7 @@ def push_trainer(
     """Save and push the model that a trainer holds: see `WeightedLossTrainer.push_to_hub`."""
     args = trainer.args
     trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
-    trainer.save_model(_internal_call=True)
+    trainer.save_without_pushing()
     trainer.create_model_card(**kwargs)  # before the Hub is asked for anything: the folder is complete then
     if trainer.hub_model_id is None:
         trainer.init_hf_repo(token=token, private=private)

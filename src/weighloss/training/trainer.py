@@ -190,6 +190,14 @@ class WeightedLossTrainer(Trainer):
         if self.args.should_save and not has_config and self._knows_counts():
             write_json(folder / CLASS_WEIGHTS_FILE, self._weighting())
 
+    def save_without_pushing(self, output_dir: str | None = None) -> None:
+        """As `save_model`, which pushes where `push_to_hub` is set."""
+        pushes, self.args.push_to_hub = self.args.push_to_hub, False
+        try:
+            self.save_model(output_dir)
+        finally:
+            self.args.push_to_hub = pushes
+
     def hyperparameter_search(
         self, hp_space: Any = None, compute_objective: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
