@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 import transformers.modeling_utils
+from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainerState
 from transformers.utils import logging
 
@@ -103,6 +104,7 @@ def victim(make_trainer, folder: Path, moment: str | None, call: int) -> None:
     """One process: sweep into the folder, or go on there, and save the model; dies at the moment."""
     logging.set_verbosity_error()
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is shared by all victims, and one may die holding it
     sys.stdout = sys.stderr = open(folder.with_suffix(".log"), "a")  # noqa: SIM115 — until the process ends
     trainer = make_trainer(folder)
     trainer.add_callback(LegsTrained(folder.with_suffix(".steps")))

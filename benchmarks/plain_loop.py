@@ -1,7 +1,8 @@
 """Do the legs of a sweep agree with a plain PyTorch loop? One epoch per ratio on the same split, without Trainer.
 
-The loop has its own loss (the weighted sum over a batch divided by its number of examples), optimizer step and schedule;
-it has the split, the tokens and the order of batches from the sweep. Reads a sweep with one seed and prints precision and recall of both at the lowest, the natural and the highest ratio:
+The loop has its own loss (the weighted sum over a batch divided by its number of examples), optimizer step and schedule; it
+takes the split, the tokens and the order of batches from the sweep. Reads a sweep with one seed and prints precision and
+recall of both at the lowest, the natural and the highest ratio:
 
     weighloss sweep --train_file sms_spam.csv --output_dir sms_sweep
     python benchmarks/plain_loop.py sms_sweep --train_file sms_spam.csv

@@ -46,7 +46,7 @@ HERE = Path(__file__).parent
 
 
 def in_turns(*ways: Callable[[], float]) -> np.ndarray:
-    """The seconds of each way, (ways, repeats): one after the other, so that other load on the machine affects all of them."""
+    """The seconds of each way, (ways, repeats): in turns, so that other load on the machine affects all of them."""
     seconds = np.empty((len(ways), REPEATS))
     for repeat in range(REPEATS):
         for i in sorted(range(len(ways)), reverse=bool(repeat % 2)):  # so that none is always first

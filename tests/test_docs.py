@@ -12,7 +12,7 @@ from test_readme import PAGES, SNIPPETS
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built pages: warnings, such as a link that leads nowhere, are errors."""
+    """The built pages; warnings, such as a broken link, are errors."""
     folder = tmp_path_factory.mktemp("site")
     run = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
@@ -22,7 +22,7 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_every_page_is_built_with_its_figures_and_fetches_nothing(site):
+def test_every_page_is_built_with_its_charts_and_needs_no_other_host(site):
     for page in PAGES:
         html = (site / f"{page}.html").read_text()
         for tag, source in re.findall(r"<(script|img)\b[^>]*\bsrc=\"([^\"]+)\"", html):
@@ -37,7 +37,7 @@ def test_the_reference_has_every_public_name_and_links_them(site):
     html = (site / "reference.html").read_text()
     inherited = "WeightedLossTrainer.weights_at"
     assert all(f'id="weighloss.{name}"' in html for name in (*listed, inherited))
-    for linked in ("ClassWeights", "RatioSweep.choose", "Intervals"):  # by a docstring that has them in backticks
+    for linked in ("ClassWeights", "RatioSweep.choose", "Intervals"):  # in backticks in a docstring
         assert re.search(rf'href="#weighloss\.[\w.]*{linked}"><code>[\w.]*{linked}</code></a>', html), linked
 
 
@@ -45,11 +45,11 @@ def snippets(page):
     return re.findall(r"```python\n(.*?)```", PAGES[page], re.S)
 
 
-def test_what_the_overview_runs_is_in_the_readme_whose_test_runs_it():
+def test_the_snippets_of_the_overview_are_in_the_readme_whose_test_runs_them():
     assert [snippet for snippet in snippets("index") if snippet in SNIPPETS] == snippets("index") != []
 
 
-def test_every_loss_that_a_page_names_is_what_its_line_gives():
+def test_every_loss_in_a_comment_is_the_value_of_its_line():
     namespace, checked = {}, 0
     for snippet in snippets("why_not_ten_lines"):
         exec(snippet, namespace)

@@ -163,7 +163,7 @@ def test_walkthrough(tmp_path, small_encoder):
     folder = tmp_path / "walkthrough"
     choice = RatioSweep.load(folder / "sweep").choose("recall>=0.6")
     assert str(choice) in "".join(output.get("text", "") for output in outputs)
-    assert pipeline("text-classification", str(folder / "model")).model.config.weight_ratio == choice.point.ratio
+    assert pipeline("text-classification", str(folder / "sweep")).model.config.weight_ratio == choice.point.ratio
 
 
 def test_the_notebook_is_executed_small_and_without_paths_of_a_machine():

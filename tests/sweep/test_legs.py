@@ -220,7 +220,7 @@ def test_of_several_evaluation_sets_the_first_or_the_named_one_decides(tmp_path,
     )
     trainer.train()
     assert callback.sweep.num_items == 60
-    trainer.callback_handler.callbacks[-1].settings = RatioSweepCallback(evaluate_on="third").settings
+    callback.settings = RatioSweepCallback(evaluate_on="third").settings
     with pytest.raises(InvalidInputError, match="evaluate_on='third' is not among the evaluation sets 'decides', 'other'"):
         trainer.train()
 

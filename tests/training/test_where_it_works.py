@@ -560,6 +560,6 @@ def test_a_sweeps_charts_say_what_is_averaged(tmp_path, task, average, ratio, it
     assert average in text
     assert ratio in text
     assert re.search(items, text)
-    threshold = "more than two classes have no one threshold" if sweep.task is Task.MULTICLASS else "moving the threshold"
+    threshold = "no single threshold" if sweep.task is Task.MULTICLASS else "thresholds of the unweighted leg"
     assert threshold in text_of(figures["precision_recall_plane"])
     assert sentence in sentence_of(sweep, 9)

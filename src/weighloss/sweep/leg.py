@@ -111,8 +111,6 @@ class InitialState:
         """Give the trainer this state, and nothing of the legs before."""
         trainer = self._trainer
         if self._tensors is not None:
-            if trainer.model_wrapped is trainer.model:  # accelerate wraps its forward once more in each train()
-                trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
             with torch.no_grad():
                 for name, tensor in _tensors(trainer.model):
                     tensor.copy_(self._tensors[name])
