@@ -9,7 +9,15 @@ from transformers import Trainer
 from weighloss import WeightedLossTrainer
 
 SRC = Path(__file__).parents[1] / "src" / "weighloss"
-ROOMS = ["errors", "weighting", "results", "reports", "training", "sweep", "cli"]  # each imports only from those before it
+ROOMS = [
+    "errors",
+    "weighting",
+    "results",
+    "reports",
+    "training",
+    "sweep",
+    "cli",
+]  # each imports only from those before it
 # Private names of other libraries that we may use, each with a comment that says why where it is used.
 PRIVATE = {("weighting/labels.py", "_indices")}
 FILES = sorted(path for path in SRC.rglob("*.py") if path.parent != SRC or path.stem == "errors")
@@ -30,7 +38,9 @@ def imported_modules(path: Path) -> dict[int, list[Path]]:
             found[node.lineno] = [target for target in targets if target.exists()]
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
-            assert not any(name.split(".")[0] == "weighloss" for name in names), f"{path}:{node.lineno} is not relative"
+            assert not any(name.split(".")[0] == "weighloss" for name in names), (
+                f"{path}:{node.lineno} is not relative"
+            )
     return found
 
 
@@ -92,4 +102,3 @@ def test_private_names_of_other_libraries_are_few_and_known():
 def is_own(value: ast.expr) -> bool:
     """Whether an attribute is looked up in self, cls or an object of this module."""
     return isinstance(value, ast.Name) and value.id in ("self", "cls")
-

@@ -8,10 +8,10 @@ import pytest
 import torch
 from datasets import concatenate_datasets
 from safetensors.torch import load_file
+from test_where_it_works import MODES, WHOLE_STEP, Mode, formula, token_data, trained, weighted_trainer
 from transformers import Trainer
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
-from test_where_it_works import MODES, WHOLE_STEP, Mode, formula, token_data, trained, weighted_trainer
 from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
 
 TESTS = [str(ROOT / "tests" / room) for room in ("", "sweep", "training", "weighting")]

@@ -10,6 +10,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from conftest import collate, make_data, make_model, parameters, quiet_args
 from weighloss import InvalidInputError, RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
+from weighloss.training.config import GROUPED, UNGROUPED, has_values
 
 # Dropout, warm-up, two micro-batches a step, an incomplete last step.
 TRAINING = {
@@ -69,7 +70,9 @@ class Augmented(torch.utils.data.Dataset):
         return row | {"input_ids": [*row["input_ids"][:-1], 2 + self.epoch]}
 
 
-def standalone(path, train_data, eval_data, ratio, seed, config=None, callbacks=(), epochs=1, model=make_model, **kwargs):
+def standalone(
+    path, train_data, eval_data, ratio, seed, config=None, callbacks=(), epochs=1, model=make_model, **kwargs
+):
     """Logits and weights of a fresh run with one ratio and seed."""
     models = {} if "model_init" in kwargs else {"model": model()}
     if "optimizers" in kwargs:
@@ -88,9 +91,9 @@ def standalone(path, train_data, eval_data, ratio, seed, config=None, callbacks=
     final = parameters(trainer.model).clone()
     evaluation = next(iter(eval_data.values())) if isinstance(eval_data, dict) else eval_data
     order = np.arange(len(evaluation))
-    if trainer.args.train_sampling_strategy == "group_by_length":
+    if has_values(trainer.args, GROUPED):
         order = np.argsort([-len(row) for row in evaluation["input_ids"]], kind="stable")
-    trainer.args.train_sampling_strategy = "random"  # else predict() shuffles the rows
+    vars(trainer.args).update(UNGROUPED)  # else predict() shuffles the rows
     trainer.args.dataloader_drop_last = trainer.args.prediction_loss_only = False
     return trainer.predict(evaluation.select(order)).predictions[np.argsort(order)], final
 
@@ -221,7 +224,9 @@ def test_of_several_evaluation_sets_the_first_or_the_named_one_decides(tmp_path,
     trainer.train()
     assert callback.sweep.num_items == 60
     callback.settings = RatioSweepCallback(evaluate_on="third").settings
-    with pytest.raises(InvalidInputError, match="evaluate_on='third' is not among the evaluation sets 'decides', 'other'"):
+    with pytest.raises(
+        InvalidInputError, match="evaluate_on='third' is not among the evaluation sets 'decides', 'other'"
+    ):
         trainer.train()
 
 
@@ -270,5 +275,5 @@ def test_predictions_of_grouped_rows_come_in_the_order_of_the_data(tmp_path, tra
     logits, labels = RatioSweep.load(tmp_path).predictions(callback.sweep.points[0])
     assert labels.tolist() == eval_data["label"][:]
     model.config.output_hidden_states = False
-    trainer.args.train_sampling_strategy = "random"
+    vars(trainer.args).update(UNGROUPED)
     assert trainer.predict(eval_data).predictions == pytest.approx(logits, abs=1e-5)

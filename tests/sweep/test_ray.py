@@ -5,9 +5,9 @@ import time
 
 import pytest
 import torch
+from test_resume import finished, make_sweep, stopped
 
 from conftest import ROOT, make_model, parameters
-from test_resume import finished, make_sweep, stopped
 from weighloss import InvalidInputError, RatioSearch, RatioSweep, SweepStoppedError, sweep_on_ray
 
 
@@ -21,7 +21,12 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([*(str(ROOT / "tests" / room) for room in ("", "sweep", "training", "weighting")), *sys.path]))
+        patch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join(
+                [*(str(ROOT / "tests" / room) for room in ("", "sweep", "training", "weighting")), *sys.path]
+            ),
+        )
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else the second node is not let in

@@ -1,10 +1,8 @@
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from test_where_it_works import MODES
 from transformers import TrainerCallback
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
-from test_where_it_works import MODES
 from weighloss import (
     InvalidInputError,
     RatioSearch,
@@ -248,7 +246,9 @@ def test_a_sweep_does_not_resume_with_another_batch_size_than_the_finder_found(t
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     found = RatioSweep.load(tmp_path).arguments["found_batch_size"]
-    with pytest.raises(InvalidInputError, match=f"has legs with batches of {found}, but now the batch-size finder needs"):
+    with pytest.raises(
+        InvalidInputError, match=f"has legs with batches of {found}, but now the batch-size finder needs"
+    ):
         make_sweep(tmp_path, train_data, eval_data, OutOfMemory(found), **given).train()
     make_sweep(tmp_path, train_data, eval_data, OutOfMemory(16), **given).train()
     assert len(RatioSweep.load(tmp_path).points) == 3
@@ -455,7 +455,9 @@ def test_a_leg_whose_loss_is_nan_is_recorded_as_failed_and_the_next_resumes(
 
 
 def test_a_search_ends_where_its_leg_fails(tmp_path, train_data, eval_data):
-    trainer = make_sweep(tmp_path, train_data, eval_data, sweep={"ratios": RatioSearch(max_legs=5), "choose": "recall>=0.99"})
+    trainer = make_sweep(
+        tmp_path, train_data, eval_data, sweep={"ratios": RatioSearch(max_legs=5), "choose": "recall>=0.99"}
+    )
     first = trainer.weights_at(None).ratio
     trainer.add_callback(Explode(first))
     trainer.train()
@@ -477,7 +479,8 @@ class Watch(t.TrainerCallback):
         self.look(args, state, control); self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 watch = Watch()
 sweep = {{"ratios": [1.2**i for i in range(-10, 30)]}}
-t.make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), watch, config=t.EVERY_THIRD_STEP | {{"save_total_limit": 1}}, sweep=sweep).train()
+config = t.EVERY_THIRD_STEP | {{"save_total_limit": 1}}
+t.make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), watch, config=config, sweep=sweep).train()
 print(watch.most, len(watch.peaks), watch.peaks[-1] / watch.peaks[1])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

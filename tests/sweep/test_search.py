@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from test_where_it_works import Mode, weighted_trainer
+
 from weighloss import InvalidInputError, RatioSearch, RatioSweep, RatioSweepCallback
 from weighloss.results.requirement import Requirement
 

@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -10,10 +9,10 @@ import pytest
 import torch
 from datasets import load_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_legs import standalone
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
-from test_legs import standalone
 from weighloss import (
     InvalidInputError,
     RatioSearch,
@@ -168,7 +167,10 @@ def test_several_classes_sweep_by_macro_averages(tmp_path):
     ("change", "sentence"),
     [
         ({"eval_data": None}, "a sweep needs evaluation data: give eval_dataset"),
-        ({"eval_data": make_data(40, 0).to_iterable_dataset()}, "evaluation data of known length, got IterableDataset"),
+        (
+            {"eval_data": make_data(40, 0).to_iterable_dataset()},
+            "evaluation data of known length, got IterableDataset",
+        ),
         ({"config": {"enable_jit_checkpoint": True}}, "enable_jit_checkpoint saves in the middle of a step"),
         ({"callback": {"output_dir": __file__}}, "cannot be written"),
         ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "num_labels=2: load the model with num_labels=3"),
@@ -177,7 +179,10 @@ def test_several_classes_sweep_by_macro_averages(tmp_path):
         ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "recall need both classes"),
         ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 1)}, "recall need both classes"),
         ({"config": {"class_weights": [1, 2]}}, "no ratio to sweep over"),
-        ({"preprocess_logits_for_metrics": lambda logits, labels: logits, "compute_metrics": lambda p: {}}, "preprocess"),
+        (
+            {"preprocess_logits_for_metrics": lambda logits, labels: logits, "compute_metrics": lambda p: {}},
+            "preprocess",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -188,7 +193,9 @@ def test_a_sweep_that_cannot_work_is_refused_before_any_training(tmp_path, train
         def on_step_begin(self, *args, **kwargs):
             steps.append(1)
 
-    given = {name: value for name, value in change.items() if name not in ("eval_data", "train_data", "config", "callback")}
+    given = {
+        name: value for name, value in change.items() if name not in ("eval_data", "train_data", "config", "callback")
+    }
     trainer = make_sweep(
         tmp_path,
         change.get("train_data", train_data),
@@ -442,7 +449,10 @@ def test_one_line_is_printed_for_each_leg_and_no_dictionaries(tmp_path, train_da
     make_sweep(tmp_path, train_data, eval_data, callback, config).train()
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert [line[:22].split() for line in lines] == [["leg", "1", "of", "2", "w_r", "1"], ["leg", "2", "of", "2", "w_r", "9"]]
+    assert [line[:22].split() for line in lines] == [
+        ["leg", "1", "of", "2", "w_r", "1"],
+        ["leg", "2", "of", "2", "w_r", "9"],
+    ]
     assert all("precision" in line and "recall" in line for line in lines)
     assert "leg 2 of 2, w_r = 9" in printed.err
     assert "{" not in printed.out + printed.err

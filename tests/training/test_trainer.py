@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.samplers import GridSampler
+from test_losses import reference
 from transformers import (
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
@@ -19,7 +20,6 @@ from transformers import (
 )
 
 from conftest import collate, losses, make_data, make_model, parameters, quiet_args
-from test_losses import reference
 from weighloss import ClassWeights, InvalidInputError, WeightedLossConfig, WeightedLossTrainer, count_labels
 from weighloss.training.checks import check_trainer
 
@@ -348,11 +348,17 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ),
         ({"config": {"class_weights": {"ham": 1}}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": "{ham: 1}"}}, "not JSON"),
-        ({"config": {"class_weights": [1, 2], "weight_ratio": 2.0}}, "weight_ratio must be None where class_weights are given"),
+        (
+            {"config": {"class_weights": [1, 2], "weight_ratio": 2.0}},
+            "weight_ratio must be None where class_weights are given",
+        ),
         ({"model": {"num_labels": 1}}, "regression"),
         ({"model": {"problem_type": "regression"}}, "not a classification"),
         ({"model": {"problem_type": "multi_label_classification"}}, "a 0 or 1 for each label"),
-        ({"data": make_data(50, 0).filter(lambda row: row["label"] == 0)}, "at least two classes must have training labels, got the counts"),
+        (
+            {"data": make_data(50, 0).filter(lambda row: row["label"] == 0)},
+            "at least two classes must have training labels, got the counts",
+        ),
         ({"data": make_data(50, 0).remove_columns("label")}, "no label column"),
         ({"data": make_data(50, 0, names=("a", "b", "c"))}, "load the model with num_labels=3"),
         ({"data": make_data(50, 0).to_iterable_dataset(), "config": {"max_steps": 2}}, "class_counts"),
@@ -360,22 +366,40 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"config": {"class_weights": {"0": 1, "ham": 2, "spam": 3}}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": "5"}}, "one value for each of the 2 classes"),
         ({"config": {"class_weights": [1, "a"]}}, "positive finite numbers"),
-        ({"config": {"class_weights": {"ham": 1, "spma": 7}}}, "class_weights must be a class id or one of the class names .*, got 'spma'"),
+        (
+            {"config": {"class_weights": {"ham": 1, "spma": 7}}},
+            "class_weights must be a class id or one of the class names .*, got 'spma'",
+        ),
         ({"trainer": {"preprocess_logits_for_metrics": lambda logits, labels: logits}}, "give compute_metrics"),
         ({"config": {"batch_eval_metrics": True}}, "batch_eval_metrics"),
-        ({"config": {"label_names": ["start", "end"]}}, "must name the one column with the class ids, got .'start', 'end'."),
+        (
+            {"config": {"label_names": ["start", "end"]}},
+            "must name the one column with the class ids, got .'start', 'end'.",
+        ),
         ({"config": {"label_names": ["label"]}}, "call it 'labels' in the batches: leave label_names out"),
         ({"config": {"label_names": "labels"}}, r"label_names must be a list, got 'labels': write \['labels'\]"),
         ({"data": DatasetDict(train=make_data(9, 0))}, r"DatasetDict .*give one split"),
         ({"data": make_data(50, 0).add_column("labels", [0] * 50)}, "got 'label', 'labels': remove all but one"),
-        ({"data": make_data(50, 0).cast_column("label", Value("int64")).map(lambda row: {"label": row["label"] + 1})},
-         "label ids from 1 to 2, but the model has num_labels=2: number the classes from 0"),
-        ({"data": make_data(50, 0, names=("spam", "ham")), "model": {"id2label": {0: "ham", 1: "spam"}}},
-         "the class 'spam' has id 0 in train_dataset, but id 1 in the model"),
-        ({"trainer": {"eval_dataset": make_data(50, 0, names=("spam", "ham"))}},
-         "the class 'spam' has id 0 in eval_dataset, but id 1 in the training data"),
-        ({"trainer": {"eval_dataset": {"a": make_data(50, 0), "b": make_data(50, 0, names=("spam", "ham"))}}},
-         r"in eval_dataset\['b'\], but id 1 in the training data"),
+        (
+            {
+                "data": make_data(50, 0)
+                .cast_column("label", Value("int64"))
+                .map(lambda row: {"label": row["label"] + 1})
+            },
+            "label ids from 1 to 2, but the model has num_labels=2: number the classes from 0",
+        ),
+        (
+            {"data": make_data(50, 0, names=("spam", "ham")), "model": {"id2label": {0: "ham", 1: "spam"}}},
+            "the class 'spam' has id 0 in train_dataset, but id 1 in the model",
+        ),
+        (
+            {"trainer": {"eval_dataset": make_data(50, 0, names=("spam", "ham"))}},
+            "the class 'spam' has id 0 in eval_dataset, but id 1 in the training data",
+        ),
+        (
+            {"trainer": {"eval_dataset": {"a": make_data(50, 0), "b": make_data(50, 0, names=("spam", "ham"))}}},
+            r"in eval_dataset\['b'\], but id 1 in the training data",
+        ),
         ({"model": {"num_labels": 3}, "config": {"positive_label": "1"}}, "no meaning for 3 labels"),
         (
             {
@@ -404,7 +428,7 @@ def test_test_data_whose_classes_have_another_order_are_refused(tmp_path, train_
     trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data)
     reversed_classes = make_data(50, 0, names=("spam", "ham"))
     for use in (trainer.predict, trainer.evaluate):
-        with pytest.raises(InvalidInputError, match="the class 'spam' has id 0 in the .* data, but id 1"):
+        with pytest.raises(InvalidInputError, match=r"the class 'spam' has id 0 in the .* data, but id 1"):
             use(reversed_classes)
 
 
@@ -499,10 +523,18 @@ def test_a_search_without_an_objective_minimises_the_unweighted_evaluation_loss(
 )
 def test_a_model_that_is_not_a_classifier_is_refused_by_name(tmp_path, train_data, model_class):
     kind = getattr(transformers, model_class)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 30}
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "vocab_size": 30,
+    }
     sizes |= {"n_embd": 8, "n_layer": 1, "n_head": 1}
     model = kind(kind.config_class(**sizes if "Segformer" not in model_class else {}))
-    with pytest.raises(InvalidInputError, match=f"{model_class} is not supported: .* one row of logits for each label"):
+    with pytest.raises(
+        InvalidInputError, match=f"{model_class} is not supported: .* one row of logits for each label"
+    ):
         make_trainer(WeightedLossTrainer, tmp_path, train_data, model)
 
 

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from ..errors import InvalidInputError, PushError, SweepStoppedError
 from ..reports.text import imbalance
 from ..results.files import SWEEP_FILE, has_no_room
+from ..training.config import GROUPED
 from ..training.trainer import WeightedLossTrainer
 from .arguments import DataArguments, ModelArguments, at_least_one
 from .data import load_data, tokenize
@@ -126,7 +127,7 @@ def training_parser(
     parser.set_defaults(
         per_device_train_batch_size=16,
         per_device_eval_batch_size=64,
-        train_sampling_strategy="group_by_length",
+        **GROUPED,
         dataloader_pin_memory=torch.cuda.is_available(),
         **defaults,
     )

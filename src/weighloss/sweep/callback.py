@@ -29,7 +29,9 @@ from .settings import SweepSettings
 
 logger = logging.getLogger(__name__)
 
-_SET_BY_THE_SWEEP = ("num_train_epochs", "output_dir", "push_to_hub", "run_name", "seed", "weight_ratio")
+_SET_BY_THE_SWEEP = (
+    "num_train_epochs", "output_dir", "per_device_train_batch_size", "push_to_hub", "run_name", "seed", "weight_ratio",
+)  # fmt: skip
 _T = TypeVar("_T")
 
 
@@ -41,8 +43,8 @@ class RatioSweepCallback(TrainingRunner):
     predictions and its point are on disk, with its model if it is the best so far. A sweep that is run again resumes: with
     the legs that are missing, and within a leg with the checkpoint of the Trainer.
 
-    At the end the trainer holds the model of the leg that `choose` chooses, and it is saved in the output folder, beside the
-    charts. `num_train_epochs` of the arguments is not used; with `max_steps` every leg has as many steps.
+    At the end the trainer holds the model of the leg that `choose` chooses, and it is saved in the output folder, beside
+    the charts. `num_train_epochs` of the arguments is not used; with `max_steps` every leg has as many steps.
 
     Parameters
     ----------
@@ -92,9 +94,16 @@ class RatioSweepCallback(TrainingRunner):
         dataset_name: str | None = None,
         evaluate_on: str | None = None,
     ) -> None:
-        given: Any = (ratios, seeds)
+        given: Any = {"ratios": ratios, "seeds": seeds}
         self.settings = SweepSettings(
-            *given, epochs_per_ratio, num_ratios, ratio_span, choose, output_dir, dataset_name, evaluate_on
+            **given,
+            epochs_per_ratio=epochs_per_ratio,
+            num_ratios=num_ratios,
+            ratio_span=ratio_span,
+            choose=choose,
+            output_dir=output_dir,
+            dataset_name=dataset_name,
+            evaluate_on=evaluate_on,
         )
         self.sweep: RatioSweep | None = None
 
@@ -264,7 +273,8 @@ def _stopped(error: BaseException, output: SweepOutput) -> BaseException:
     if has_no_room(error):
         file = getattr(error, "filename", None) or f"a checkpoint in {output.folder}"
         return SweepStoppedError(
-            f"{file} could not be written because the disk is full: {done}; free some space and run the same again to resume."
+            f"{file} could not be written because the disk is full: {done}; free some space and run the same again to "
+            "resume."
         )
     if isinstance(error, KeyboardInterrupt):
         logger.warning("The sweep was stopped: %s; run the same again to resume.", done)

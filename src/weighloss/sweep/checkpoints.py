@@ -13,6 +13,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..results.files import read_json
+from ..training.config import UNGROUPED, has_values
 
 
 def last_checkpoint(folder: Path, trainer: Any) -> Path | None:
@@ -54,9 +55,8 @@ def _resumes_exactly(checkpoint: Path, trainer: Any) -> bool:
         return False
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     first_epoch, ended = (state.epoch or 0) < 1, state.global_step >= state.max_steps
-    seeded = args.train_sampling_strategy == "sequential" or (
-        args.train_sampling_strategy == "random" and args.accelerator_config.use_seedable_sampler
-    )
+    sampler_is_seeded = has_values(args, UNGROUPED) and args.accelerator_config.use_seedable_sampler
+    seeded = sampler_is_seeded or getattr(args, "train_sampling_strategy", None) == "sequential"
     if not (first_epoch or ended or seeded):
         return False  # the order of a later epoch depends on what was drawn before
     if (checkpoint / "model.safetensors").exists():

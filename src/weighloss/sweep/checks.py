@@ -14,9 +14,7 @@ from .settings import SweepSettings
 logger = logging.getLogger(__name__)
 
 
-def check_sweep(
-    settings: SweepSettings, trainer: Any, resume_from_checkpoint: Any = None, trial: Any = None
-) -> None:
+def check_sweep(settings: SweepSettings, trainer: Any, resume_from_checkpoint: Any = None, trial: Any = None) -> None:
     """Refuse, before anything is trained, what cannot be swept over.
 
     Raises
@@ -71,8 +69,8 @@ def check_sweep(
             (
                 isinstance(resume_from_checkpoint, (str, Path))
                 and not Path(resume_from_checkpoint).absolute().is_relative_to(folder.absolute()),
-                f"resume_from_checkpoint={str(resume_from_checkpoint)!r} is not a checkpoint of the sweep in {folder}, which "
-                "resumes by itself: leave it out.",
+                f"resume_from_checkpoint={str(resume_from_checkpoint)!r} is not a checkpoint of the sweep in {folder}, "
+                "which resumes by itself: leave it out.",
             ),
         ]
     )
@@ -103,6 +101,6 @@ def _check_evaluation_labels(trainer: Any, evaluation: Any) -> None:
     if not positives or not negatives:
         found = zip(trainer.class_names, counts.tolist(), strict=True)
         raise InvalidInputError(
-            f"the evaluation data has {', '.join(f'{count} {name}' for name, count in found)}, but precision and recall need "
-            f"{wanted}: give other evaluation data."
+            f"the evaluation data has {', '.join(f'{count} {name}' for name, count in found)}, but precision and recall "
+            f"need {wanted}: give other evaluation data."
         )

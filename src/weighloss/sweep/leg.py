@@ -25,6 +25,7 @@ from ..results.bootstrap import bootstrap
 from ..results.files import LEGS_FOLDER, PREDICTIONS_FOLDER
 from ..results.metrics import averaged, decisions, logits_and_labels
 from ..results.points import MEASURED, FailedLeg, SweepPoint
+from ..training.config import GROUPED, UNGROUPED, changed, has_values
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
 from .checkpoints import last_checkpoint, remove_checkpoints
 
@@ -80,8 +81,9 @@ class FinishedLeg:
 class InitialState:
     """What a fresh run of a trainer starts from, so that every leg can start from it.
 
-    That is one copy on the CPU of all weights and buffers (none with `model_init`, which makes them anew), which weights are
-    trained, the state of the user's own optimizer and schedule, of the gradient scaler, and of callbacks that export it.
+    That is one copy on the CPU of all weights and buffers (none with `model_init`, which makes them anew), which weights
+    are trained, and the state of the user's own optimizer and schedule, of the gradient scaler, and of callbacks that
+    export it.
 
     Parameters
     ----------
@@ -93,9 +95,9 @@ class InitialState:
         self._trainer = trainer
         self.batch_size = trainer.args.train_batch_size  # until the batch-size finder finds a smaller one
         self._tensors: dict[str, torch.Tensor] | None = None
+        self._trained = {name: p.requires_grad for name, p in trainer.model.named_parameters()}
         if trainer.model_init is None:
             self._tensors = {name: t.detach().to("cpu", copy=True) for name, t in _tensors(trainer.model)}
-            self._trained = {name: p.requires_grad for name, p in trainer.model.named_parameters()}
         self._states = [
             (part, copy.deepcopy(part.state_dict()))
             for part in (*trainer.given_optimizers, trainer.accelerator.scaler)
@@ -142,13 +144,14 @@ def run_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             if trainer.state.global_step == 0:
                 raise InvalidInputError(
-                    f"the training data had no examples for w_r = {leg.ratio:.4g}: a {type(trainer.train_dataset).__name__} "
-                    "that can be read only once does not do for several legs; give one that starts anew each time."
+                    f"the training data ({type(trainer.train_dataset).__name__}) had no examples for w_r = {leg.ratio:.4g}: "
+                    "give data that start anew each time, not a stream that can be read only once."
                 )
             if trainer.state.train_batch_size in (None, initial.batch_size):
                 break
             # The batch-size finder has shortened the batches: this leg once more, with them from its start like the others.
             initial.batch_size = trainer.state.train_batch_size
+            args.per_device_train_batch_size = initial.batch_size // max(1, args.n_gpu)
             remove_checkpoints(leg.folder)
     finished = evaluation.finished(seconds=time.perf_counter() - started)
     return replace(finished, batch_size=initial.batch_size) if args.auto_find_batch_size else finished
@@ -162,25 +165,26 @@ class _Evaluation(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Predict the evaluation set, and log its metrics."""
-        trainer, users = self._trainer, self._trainer.compute_metrics
+        trainer = self._trainer
+        users: Any = trainer.compute_metrics
         self._others: dict[str, Any] = {}
 
         def compute_metrics(prediction: Any, **kwargs: Any) -> dict[str, Any]:
             logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-            if not args.batch_eval_metrics and not np.isfinite(np.concatenate(logits) if isinstance(logits, list) else logits).all():
+            parts = logits if isinstance(logits, list) else [logits]
+            if not args.batch_eval_metrics and not all(np.isfinite(part).all() for part in parts):
                 return {}  # the leg has failed, and metrics of its logits may raise
             self._others = users(prediction, **kwargs)
             return dict(self._others)
 
-        before = args.train_sampling_strategy, args.dataloader_drop_last, args.prediction_loss_only
-        # Every item once and in order: group_by_length would shuffle the evaluation set too.
-        args.train_sampling_strategy, args.dataloader_drop_last, args.prediction_loss_only = "random", False, False
         trainer.compute_metrics = compute_metrics
         try:
-            self._output = _predict(trainer, self._evaluation_set, sort=before[0] == "group_by_length")
+            # Every item once and in order: rows that are grouped by length would be shuffled here too.
+            sort = has_values(args, GROUPED)
+            with changed(args, **UNGROUPED, dataloader_drop_last=False, prediction_loss_only=False):
+                self._output = _predict(trainer, self._evaluation_set, sort)
         finally:
             trainer.compute_metrics = users
-            args.train_sampling_strategy, args.dataloader_drop_last, args.prediction_loss_only = before
         trainer.log({**self._output.metrics, "eval_weight_ratio": self._leg.ratio, "eval_seed": self._leg.seed})
 
     def finished(self, seconds: float) -> FinishedLeg:
@@ -191,8 +195,8 @@ class _Evaluation(TrainerCallback):
         of_leg: dict[str, Any] = {"ratio": leg.ratio, "seed": leg.seed, "global_step": trainer.state.global_step}
         if not np.isfinite(logits).all():
             reason = (
-                f"the loss is {metrics['eval_loss']}, and {np.mean(~np.isfinite(logits)):.0%} of the logits are not finite; "
-                "a lower learning rate or a ratio nearer to 1 may help"
+                f"the loss is {metrics['eval_loss']}, and {np.mean(~np.isfinite(logits)):.0%} of the logits are not "
+                "finite; a lower learning rate or a ratio nearer to 1 may help"
             )
             return FinishedLeg(leg, FailedLeg(**of_leg, reason=reason), logits, labels)
         measured = averaged(*decisions(logits, labels, trainer.task), trainer.task, trainer.positive_label)
@@ -259,10 +263,10 @@ def _predict(trainer: WeightedLossTrainer, dataset: Any, sort: bool) -> Any:
     examples = dataset.with_format("arrow").select_columns(column)
     lengths = [pc.list_value_length(batch[column]).to_numpy() for batch in examples.iter(batch_size=10_000)]
     order = np.argsort(-np.concatenate(lengths), kind="stable")
-    output = trainer.predict(dataset.select(order), metric_key_prefix="eval")
-    logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
-    rows = np.argsort(order)
-    return PredictionOutput(logits[rows], output.label_ids[rows], output.metrics)
+    output: Any = trainer.predict(dataset.select(order), metric_key_prefix="eval")
+    logits, labels, metrics = output
+    rows, logits = np.argsort(order), logits[0] if isinstance(logits, tuple) else logits
+    return PredictionOutput(logits[rows], labels[rows], metrics)
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

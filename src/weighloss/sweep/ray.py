@@ -36,9 +36,9 @@ def sweep_on_ray(
 ) -> RatioSweep:
     """Run the legs of a sweep side by side on a Ray cluster.
 
-    Leaves what `trainer.train()` with the callback leaves: `sweep.json`, rewritten after every leg, predictions, charts, and
-    the model of the chosen leg, which the trainer holds. The results of a leg are the same, bit for bit on CPUs that compute
-    with as many threads. Run again after an interruption, it trains the legs that are missing.
+    Leaves what `trainer.train()` with the callback leaves: `sweep.json`, rewritten after every leg, predictions, charts,
+    and the model of the chosen leg, which the trainer holds. The results of a leg are the same, bit for bit on CPUs that
+    compute with as many threads. Run again after an interruption, it trains the legs that are missing.
 
     Parameters
     ----------
@@ -72,7 +72,9 @@ def sweep_on_ray(
         raise InvalidInputError("Ray is not installed: run pip install 'weighloss[ray]'.") from None
     settings = callback.settings
     if settings.search is not None:
-        raise InvalidInputError("a search chooses its ratios one after the other: give a list of ratios for legs on Ray.")
+        raise InvalidInputError(
+            "a search chooses its ratios one after the other: give a list of ratios for legs on Ray."
+        )
     if trainer.model_init is None:
         raise InvalidInputError("every leg on Ray makes a model of its own: give the trainer model_init, not model.")
     check_sweep(settings, trainer)

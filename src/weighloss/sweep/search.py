@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..results.requirement import Requirement, calls_everything_positive
 from ..errors import InvalidInputError
+from ..results.requirement import Requirement, calls_everything_positive
 
 # Slope of the log-odds of precision or recall over log w_r before two ratios are known; measured on one-epoch fine-tunes.
 _SLOPE = 0.3

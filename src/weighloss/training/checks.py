@@ -68,8 +68,8 @@ def check_trainer(trainer: Any) -> None:
             ),
             (
                 trainer.label_names[0] in ("label", "label_ids"),
-                f"label_names={trainer.label_names!r} names a column of the data, but the collators of transformers call it "
-                "'labels' in the batches: leave label_names out.",
+                f"label_names={trainer.label_names!r} names a column of the data, but the collators of transformers call "
+                "it 'labels' in the batches: leave label_names out.",
             ),
             (
                 trainer.compute_loss_func is not None,

@@ -1,12 +1,37 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
 from ..errors import InvalidInputError
+
+# Arguments that let rows be grouped by length, and that let them be read in order. Before transformers 5.2 it is a flag.
+if "train_sampling_strategy" in TrainingArguments.__dataclass_fields__:
+    GROUPED: dict[str, Any] = {"train_sampling_strategy": "group_by_length"}
+    UNGROUPED: dict[str, Any] = {"train_sampling_strategy": "random"}
+else:
+    GROUPED, UNGROUPED = {"group_by_length": True}, {"group_by_length": False}
+
+
+def has_values(args: Any, values: dict[str, Any]) -> bool:
+    """Whether training arguments have these values."""
+    return all(getattr(args, name) == value for name, value in values.items())
+
+
+@contextmanager
+def changed(args: Any, **values: Any) -> Iterator[None]:
+    """Give training arguments other values for a while."""
+    before = {name: getattr(args, name) for name in values}
+    try:
+        vars(args).update(values)
+        yield
+    finally:
+        vars(args).update(before)
 
 
 @dataclass(repr=False)  # that of TrainingArguments shows no token

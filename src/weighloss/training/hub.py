@@ -18,7 +18,15 @@ from ..errors import InvalidInputError, PushError, reason
 from ..results.files import LEGS_FOLDER, LOCK_FILE, PREDICTIONS_FOLDER, SWEEP_FILE
 
 # The first two as the Trainer has them. Nobody should have to unpickle what they download.
-_NOT_PUSHED = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", TRAINING_ARGS_NAME, "*.tmp", LOCK_FILE, f"{LEGS_FOLDER}/*", "runs/*"]
+_NOT_PUSHED = [
+    "_*",
+    f"{PREFIX_CHECKPOINT_DIR}-*",
+    TRAINING_ARGS_NAME,
+    "*.tmp",
+    LOCK_FILE,
+    f"{LEGS_FOLDER}/*",
+    "runs/*",
+]
 _CARD = "README.md"
 
 
@@ -214,7 +222,9 @@ def _metrics(trainer: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None
     evaluation: dict[str, Any] | None = None
     if sweep is not None:
         evaluation = sweep.kept_point.metrics
-    elif all(runner.sweep is None for runner in trainer.runners()):  # after an interrupted sweep the last one is another's
+    elif all(
+        runner.sweep is None for runner in trainer.runners()
+    ):  # after an interrupted sweep the last one is another's
         best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
         evaluation = _logged(state, "eval", state.best_global_step if best else None)
     return evaluation, _logged(state, "test")

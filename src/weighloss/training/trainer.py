@@ -32,6 +32,7 @@ from ..weighting.losses import weighted_binary_cross_entropy, weighted_cross_ent
 from ..weighting.task import Task
 from . import hub
 from .checks import check_class_order, check_counts, check_model, check_trainer
+from .config import changed
 
 
 class TrainingRunner(TrainerCallback):
@@ -108,7 +109,7 @@ class WeightedLossTrainer(Trainer):
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs: Any
     ) -> TrainOutput:
-        """As `Trainer.train`; with a `RatioSweepCallback` the whole sweep, of which every leg is one call of this method."""
+        """As `Trainer.train`; with a `RatioSweepCallback` the whole sweep, each leg of which is one call of this method."""
         for runner in self.runners():
             return runner.run(self, resume_from_checkpoint, trial)
         return super().train(resume_from_checkpoint, trial, **kwargs)
@@ -163,18 +164,28 @@ class WeightedLossTrainer(Trainer):
             items = self.accelerator.gather(items).sum()
         return batches, items
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
         """As `Trainer.evaluation_loop`, with the weighted and the plain loss as means over the whole evaluation set."""
         check_class_order(self, dataloader.dataset, f"the {metric_key_prefix} data")
         self._eval_losses = []
         try:
-            output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         finally:
             losses, self._eval_losses = self._eval_losses, None
         if losses:
             weighted, plain, counted = torch.cat(losses).double().sum(dim=0).tolist()
-            output.metrics[f"{metric_key_prefix}_loss"] = weighted / max(counted, 1)
-            output.metrics[f"{metric_key_prefix}_plain_loss"] = plain / max(counted, 1)
+            metrics: dict[str, float] = output.metrics or {}
+            metrics[f"{metric_key_prefix}_loss"] = weighted / max(counted, 1)
+            metrics[f"{metric_key_prefix}_plain_loss"] = plain / max(counted, 1)
         return output
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
@@ -182,21 +193,18 @@ class WeightedLossTrainer(Trainer):
         self.record_class_weights()
         return super().create_scheduler(*args, **kwargs)
 
-    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:
+    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
         """As `Trainer.save_model`; beside an adapter, or a model without a config, a file says how it was weighted."""
         super().save_model(output_dir, **kwargs)
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         has_config = (folder / CONFIG_NAME).exists() and not (folder / ADAPTER_CONFIG_NAME).exists()
         if self.args.should_save and not has_config and self._knows_counts():
             write_json(folder / CLASS_WEIGHTS_FILE, self._weighting())
 
     def save_without_pushing(self, output_dir: str | None = None) -> None:
         """As `save_model`, which pushes where `push_to_hub` is set."""
-        pushes, self.args.push_to_hub = self.args.push_to_hub, False
-        try:
+        with changed(self.args, push_to_hub=False):
             self.save_model(output_dir)
-        finally:
-            self.args.push_to_hub = pushes
 
     def hyperparameter_search(
         self, hp_space: Any = None, compute_objective: Any = None, *args: Any, **kwargs: Any
@@ -352,8 +360,10 @@ class WeightedLossTrainer(Trainer):
         given = {name: getattr(args, name, None) for name in names}
         # Every step asks, and the ratio may have changed: made anew only where it has.
         key = (repr(given), self.train_dataset, config)
-        if self._weights is None or self._weights[0][0] != key[0] or any(
-            old is not new for old, new in zip(self._weights[0][1:], key[1:], strict=True)
+        if (
+            self._weights is None
+            or self._weights[0][0] != key[0]
+            or any(old is not new for old, new in zip(self._weights[0][1:], key[1:], strict=True))
         ):
             ratio, weights = given["weight_ratio"], given["class_weights"]
             if weights is not None:
