@@ -167,7 +167,6 @@ def test_sweep_two_processes(tmp_path):
     torchrun(script, tmp_path)
     for average in (True, False):
         again = RatioSweep.load(tmp_path / str(average))
-        assert again.points[:2] == whole[average].points[:2]
         assert [replace(point, seconds=0) for point in again.points] == [
             replace(point, seconds=0) for point in whole[average].points
         ]

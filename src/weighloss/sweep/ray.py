@@ -24,6 +24,7 @@ from .resume import planned_sweep
 
 _PARTS = (
     "model_init", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class", "compute_metrics",
+    "optimizer_cls_and_kwargs",
 )  # fmt: skip
 
 
@@ -102,6 +103,8 @@ def sweep_on_ray(
 def _run_legs(ray: Any, trainer: Any, output: SweepOutput, resources: dict[str, Any]) -> Exception | None:
     """Run the legs that are not done. Returns the error of the first one that failed."""
     parts = {name: getattr(trainer, name) for name in _PARTS}
+    if trainer.compute_metrics is trainer.default_metrics:
+        parts["compute_metrics"] = None  # each worker makes its own
     callbacks = [other for other in trainer.callback_handler.callbacks if not isinstance(other, TrainingRunner)]
     shared = ray.put((type(trainer), parts, callbacks, output.settings.evaluate_on))
     task = ray.remote(**resources, max_retries=0)(_leg_on_ray)
@@ -114,7 +117,7 @@ def _run_legs(ray: Any, trainer: Any, output: SweepOutput, resources: dict[str, 
             try:
                 finished, model = ray.get(done)
             except Exception as error:  # of the leg, or of a worker that was killed
-                first_error = first_error or error
+                first_error = first_error or getattr(error, "cause", None) or error
                 continue
             progress.start(leg)
             if output.add_predictions(finished):
