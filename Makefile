@@ -6,7 +6,7 @@ BIN := .venv/bin
 FLAGS ?=
 OUT ?= demo
 
-.PHONY: demo test quality style docs bench
+.PHONY: demo test test-oldest quality style docs bench
 
 # The sweep with its charts on the built-in data and model, into OUT: about five minutes on two cores, no Hub.
 demo: .venv/installed
@@ -15,6 +15,17 @@ demo: .venv/installed
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(FLAGS)
+
+# The exactness tests with the lowest versions that pyproject.toml claims; PyTorch is the one of constraints.txt, whose lowest
+# version has no wheel for the CPU alone.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	sed -n '/^dependencies/,/^]/s/.*"\([A-Za-z0-9_-]*\)>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml | grep -v '^torch==' \
+		> .venv-oldest/constraints.txt
+	grep '^torch==' constraints.txt >> .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet -c .venv-oldest/constraints.txt -e '.[demo]' hypothesis optuna peft pytest tensorboard
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow" tests/weighting tests/training/test_trainer.py \
+		tests/training/test_where_it_works.py tests/sweep/test_legs.py $(FLAGS)
 
 quality: .venv/installed
 	$(BIN)/ruff format --check .

@@ -101,7 +101,7 @@ class LegsTrained(TrainerCallback):
 
 
 def victim(make_trainer, folder: Path, moment: str | None, call: int) -> None:
-    """One process: sweep into the folder, or go on there, and save the model; dies at the moment."""
+    """One process: sweep into the folder, or resume there; dies at the moment."""
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is shared by all victims, and one may die holding it
@@ -113,7 +113,6 @@ def victim(make_trainer, folder: Path, moment: str | None, call: int) -> None:
     elif moment is not None:
         die_at(moment, call)
     trainer.train()
-    trainer.save_model()
 
 
 def run(make_trainer, folder: Path, moment: str | None = None, call: int = 0) -> bool:
@@ -159,7 +158,7 @@ def campaign(make_trainer, kills: int, seed: int = 0, only: list[str] | None = N
     -------
     Counter of the moments that were hit.
     """
-    draw, hit = random.Random(seed), Counter()
+    draw, hit, tried = random.Random(seed), Counter(), Counter()
     with tempfile.TemporaryDirectory() as root:
         reference = Path(root) / "undisturbed"
         started = time.perf_counter()
@@ -172,7 +171,8 @@ def campaign(make_trainer, kills: int, seed: int = 0, only: list[str] | None = N
             while alive:
                 moment = None
                 if hit.total() < kills:
-                    moment = min(draw.sample(moments, len(moments)), key=lambda name: hit[name])
+                    moment = min(draw.sample(moments, len(moments)), key=lambda name: tried[name])
+                    tried[moment] += 1  # a moment that never comes, as without checkpoints, does not stop the others
                 before, lines = points_of(folder), len(notes.read_text().splitlines()) if notes.exists() else 0
                 call = draw.randint(1, round(1000 * duration)) if moment == AT_RANDOM else draw.choice([1, 1, 2, 3, 7])
                 alive = run(make_trainer, folder, moment, call)

@@ -34,19 +34,27 @@ def remove_checkpoints(folder: Path) -> None:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end: the Trainer writes its state last, but may be killed deleting it too."""
-    files = list(checkpoint.rglob("*.safetensors"))
     try:
         TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    torch_files = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
+    incomplete = (checkpoint / "checkpoint-is-incomplete.txt").exists()
+    return has_whole_weights(checkpoint) and all(map(zipfile.is_zipfile, torch_files)) and not incomplete
+
+
+def has_whole_weights(folder: Path) -> bool:
+    """Whether the weights in a folder were written to their end."""
+    files = list(folder.glob("*.safetensors"))
+    try:
         for file in files:
             with safe_open(file, framework="numpy"):  # compares its header with its size
                 pass
-        for index in checkpoint.glob("*.safetensors.index.json"):
-            files += [checkpoint / name for name in set(read_json(index)["weight_map"].values())]
+        for index in folder.glob("*.safetensors.index.json"):
+            files += [folder / name for name in set(read_json(index)["weight_map"].values())]
     except (OSError, ValueError, TypeError, KeyError, SafetensorError):
         return False
-    torch_files = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
-    written = all(file.exists() for file in files) and all(map(zipfile.is_zipfile, torch_files))
-    return bool(files) and written and not (checkpoint / "checkpoint-is-incomplete.txt").exists()
+    return bool(files) and all(file.exists() for file in files)
 
 
 def _resumes_exactly(checkpoint: Path, trainer: Any) -> bool:

@@ -22,6 +22,7 @@ from ..results.metrics import averaged, decisions
 from ..results.points import MEASURED, SweepPoint
 from ..results.ratio_sweep import RatioSweep
 from . import fingerprint
+from .checkpoints import has_whole_weights
 from .settings import SweepSettings
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def resumed_sweep(planned: RatioSweep) -> RatioSweep:
 
 def model_folder(sweep: RatioSweep, point: SweepPoint, of_leg: Path) -> Path | None:
     """Where the model of a leg is on disk: of a finished sweep in its output folder, or else in the folder of the leg."""
-    if sweep.folder is not None and sweep.kept_point == point and any(sweep.folder.glob("*.safetensors")):
+    if sweep.folder is not None and sweep.kept_point == point and has_whole_weights(sweep.folder):
         for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE):
             file = sweep.folder / name
             if file.exists() and read_json(file).get("weight_ratio") == point.ratio:
