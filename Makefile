@@ -6,7 +6,7 @@ BIN := .venv/bin
 FLAGS ?=
 OUT ?= demo
 
-.PHONY: demo test test-oldest quality style docs bench
+.PHONY: demo test test-oldest quality style docs bench gpu
 
 # The sweep with its charts on the built-in data and model, into OUT: about five minutes on two cores, no Hub.
 demo: .venv/installed
@@ -43,6 +43,10 @@ docs: .venv/installed
 # How fast is it? One table of ratios; FLAGS="step imports" measures some of it.
 bench: .venv/installed
 	$(BIN)/python benchmarks/speed.py $(FLAGS)
+
+# Exactness, memory and speed on a GPU, in one table; needs one, and a PyTorch that was built for it.
+gpu: .venv/installed
+	$(BIN)/python benchmarks/gpu.py $(FLAGS)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

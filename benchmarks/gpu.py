@@ -3,7 +3,8 @@
     python benchmarks/gpu.py                # one card, about four minutes
     python benchmarks/gpu.py --tiny         # the same code with a tiny model, on the CPU where there is no card
 
-The model is a BERT of the size of MiniLM-L6 with random weights, the data are random token sequences: nothing is downloaded.
+The model is a BERT of the size of MiniLM-L6 with random weights, the data are random token sequences: nothing is
+downloaded.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from transformers import (
 from weighloss import RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer
 
 CUDA = torch.cuda.is_available()
+RATIOS = (0.5, 1, 2, 4, 7, 15, 30, 60)
 
 
 def make_data(size: int, length: int, seed: int) -> Dataset:
@@ -164,11 +166,8 @@ def timed(function) -> float:
 
 def speed(bench: Bench, rounds: int) -> None:
     """One epoch of training against the Trainer's, and a sweep against as many fine-tunes; in turns."""
-    for name, config in (
-        ("fp32", {}),
-        ("bf16", {"bf16": True}),
-        ("bf16, pinned memory", {"bf16": True, "dataloader_pin_memory": True}),
-    ):
+    modes = {"fp32": {}, "bf16": {"bf16": True}, "bf16, pinned memory": {"bf16": True, "dataloader_pin_memory": True}}
+    for name, config in modes.items():
         if not CUDA and config:
             continue
         config = {"full_determinism": False, "dataloader_pin_memory": False} | config
@@ -182,10 +181,10 @@ def speed(bench: Bench, rounds: int) -> None:
             f"{median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})",
         )
     config = {"full_determinism": False}
-    sweep = timed(bench.trainer(callbacks=[RatioSweepCallback(ratios=[0.5, 1, 2, 4, 7, 15, 30, 60])], **config).train)
+    sweep = timed(bench.trainer(callbacks=[RatioSweepCallback(ratios=RATIOS)], **config).train)
 
     def fine_tunes() -> None:
-        for ratio in (0.5, 1, 2, 4, 7, 15, 30, 60):
+        for ratio in RATIOS:
             trainer = bench.trainer(weight_ratio=ratio, **config)
             trainer.train()
             trainer.evaluate()

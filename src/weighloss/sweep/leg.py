@@ -144,7 +144,7 @@ def run_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             if trainer.state.global_step == 0:
                 raise InvalidInputError(
-                    f"the training data ({type(trainer.train_dataset).__name__}) had no examples for w_r = {leg.ratio:.4g}: "
+                    f"the training data ({type(trainer.train_dataset).__name__}) had no examples for this leg: "
                     "give data that start anew each time, not a stream that can be read only once."
                 )
             if trainer.state.train_batch_size in (None, initial.batch_size):
