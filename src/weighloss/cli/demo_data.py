@@ -113,6 +113,3 @@ def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> Iterator[s
     for child in node.body:
         if isinstance(child, ast.ClassDef | ast.FunctionDef):
             yield from _docstrings(child)
-
-
-builtin_data, builtin_model = demo_data, demo_model  # until conftest, examples and benchmarks use the new names
