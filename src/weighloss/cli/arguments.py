@@ -126,7 +126,7 @@ class SweepArguments:
     )
     search: bool = _flag(False, "Search for the ratio that meets --choose, instead of a grid.")
     max_legs: int = _flag(6, "Maximum number of fine-tunes of a --search.")
-    backend: Literal["local", "ray"] = _flag("local", "ray runs the fine-tunes side by side, as trials of Ray Tune.")
+    backend: Literal["local", "ray"] = _flag("local", "ray runs the fine-tunes side by side on a Ray cluster.")
     ray_address: str | None = _flag(None, "Address of a running Ray cluster. Default: a new one on this machine.")
     cpus_per_trial: int = _flag(1, "Number of CPUs, and of threads, of each fine-tune on Ray.")
     gpus_per_trial: float = _flag(0.0, "Number of GPUs of each fine-tune on Ray.")

@@ -138,6 +138,11 @@ def check_training(args: Any, data_args: DataArguments, given: Collection[str]) 
     """Refuse arguments and an output folder that cannot work, before any data is loaded."""
     data_args.check(given)
     at_least_one(args, "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.world_size == 1:
+        raise InvalidInputError(
+            f"{os.environ['WORLD_SIZE']} processes were started, but they do not work together without GPUs: add "
+            "--use_cpu True."
+        )
     if args.max_steps != -1:  # the default
         at_least_one(args, "max_steps")
     folder = Path(args.output_dir)

@@ -20,6 +20,7 @@ from .text import leg_and_threshold, marked_leg
 
 _STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
 _GREY = "0.35"
+_FIRST_COLOUR = "#006BA4"  # of the style, which a figure has forgotten when a notebook draws it
 _HOLLOW: dict[str, Any] = {"color": "black", "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none"}
 
 
@@ -139,7 +140,7 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
     curve = sweep.curve("precision", "recall")
     drawn = np.array([not sweep.predicts_no_positive(ratio) for ratio in curve["ratio"]])
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
-    axes.plot(recall, precision, "o", color="C0", markersize=6, label="reweighting, one point per $w_r$")
+    axes.plot(recall, precision, "o", color=_FIRST_COLOUR, markersize=6, label="reweighting, one point per $w_r$")
     marked = marked_leg(sweep, requirement)
     if marked is not None and marked[0].predicts_positives:
         _star(axes, [marked[0].recall], [marked[0].precision], sweep, marked)

@@ -139,7 +139,8 @@ class RatioSweepCallback(TrainingRunner):
     ) -> tuple[int, list[float]]:
         """Run the legs that are not done. Returns their number of steps in all, and the training loss of each."""
         steps, losses = 0, []
-        progress = Progress(output, disable=trainer.args.disable_tqdm or not trainer.is_local_process_zero())
+        main = trainer.is_world_process_zero()
+        progress = Progress(output, has_bar=main and not trainer.args.disable_tqdm, prints=main)
         with progress:
             while (leg := on_main_process(trainer, output.next_leg)) is not None:
                 progress.start(leg)
@@ -211,10 +212,10 @@ def on_main_process(trainer: Any, work: Callable[..., _T], *arguments: Any) -> _
 class Progress:
     """A bar over the legs of a sweep, which says which leg runs and its w_r, and one line for each finished leg."""
 
-    def __init__(self, output: SweepOutput, disable: bool) -> None:
+    def __init__(self, output: SweepOutput, has_bar: bool, prints: bool = True) -> None:
         done = len(output.sweep.done)
-        self._bar = tqdm(total=output.num_legs, initial=done, unit="leg", disable=disable, smoothing=0)
-        self._number, self._main = done, not disable
+        self._bar = tqdm(total=output.num_legs, initial=done, unit="leg", disable=not has_bar, smoothing=0)
+        self._number, self._num_legs, self._prints = done, output.num_legs, prints
 
     def __enter__(self) -> Progress:
         return self
@@ -225,7 +226,7 @@ class Progress:
     def start(self, leg: Leg) -> None:
         """Show which leg runs."""
         self._number += 1
-        self._bar.set_description(f"leg {self._number} of {self._bar.total}, w_r = {leg.ratio:.4g}")
+        self._bar.set_description(f"leg {self._number} of {self._num_legs}, w_r = {leg.ratio:.4g}")
 
     def end(self, result: SweepPoint | FailedLeg) -> None:
         """Print the result of the leg in one line."""
@@ -234,7 +235,10 @@ class Progress:
             text += f"  {result.seconds:.0f} s"
         else:
             text = f"failed: {result.reason}"
-        tqdm.write(f"leg {self._number:>2} of {self._bar.total}  w_r {result.ratio:<8.4g} seed {result.seed}  {text}")
+        if self._prints:
+            tqdm.write(
+                f"leg {self._number:>2} of {self._num_legs}  w_r {result.ratio:<8.4g} seed {result.seed}  {text}"
+            )
         self._bar.update()
 
 

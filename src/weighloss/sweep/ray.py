@@ -110,7 +110,7 @@ def _run_legs(ray: Any, trainer: Any, output: SweepOutput, resources: dict[str, 
     task = ray.remote(**resources, max_retries=0)(_leg_on_ray)
     running = {task.remote(shared, leg, int(resources["num_cpus"])): leg for leg in output.remaining()}
     first_error: Exception | None = None
-    with Progress(output, disable=trainer.args.disable_tqdm) as progress:
+    with Progress(output, has_bar=not trainer.args.disable_tqdm) as progress:
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
             leg = running.pop(done)
