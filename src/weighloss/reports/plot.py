@@ -12,15 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..errors import InvalidInputError
-from ..results.operating_point import confusion_at_thresholds
-from ..results.points import SweepPoint
+from ..results.choice import Choice
+from ..results.operating_point import over_all_thresholds
 from ..results.ratio_sweep import RatioSweep
 from ..weighting.task import Task
-from .text import leg_and_threshold, marked_leg
+from .text import marked_choice, threshold_text
 
 _STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
 _GREY = "0.35"
 _FIRST_COLOUR = "#006BA4"  # of the style, which a figure has forgotten when a notebook draws it
+_SECOND_COLOUR = "#FF800E"
 _HOLLOW: dict[str, Any] = {"color": "black", "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none"}
 
 
@@ -38,13 +39,15 @@ def plot_sweep(
     are means and the bands reach from the lowest to the highest seed. A leg that predicts nothing positive is left out of
     the curve of precision.
 
-    `precision_recall_plane` shows the ratios in the precision-recall plane, with the curve of the unweighted leg over all
-    thresholds. Points above that curve cannot be reached by moving the threshold.
+    `precision_recall_plane` shows the ratios in the precision-recall plane, with the curve of each leg over all thresholds,
+    that of the unweighted leg among them, and the frontier of all pairs of ratio and threshold. What lies between the curve
+    of the unweighted leg and the frontier is what weighting adds to moving the threshold. The chosen pair has its 95%
+    bootstrap intervals.
 
     Parameters
     ----------
     sweep : RatioSweep
-        With at least one finished leg. The curve over the thresholds needs the predictions on disk.
+        With at least one finished leg. The curves over the thresholds need the predictions on disk.
     output_dir : path, optional
         Folder to which each chart is written as PNG and SVG.
     other_metrics : dict of arrays of shape (n_ratios,), optional
@@ -115,9 +118,8 @@ def _ratio_chart(
         value = sweep.at(break_even, "precision")
         label = f"break-even P = R = {value:.3g} at {_short(break_even)}"
         axes.plot(break_even, value, "D", markersize=8, zorder=6, label=label, **_HOLLOW)
-    if (marked := marked_leg(sweep, requirement)) is not None:
-        point = marked[0]
-        _star(axes, [point.ratio] * 2, [point.precision, point.recall], sweep, marked)
+    if (choice := marked_choice(sweep, requirement)) is not None:
+        _star(axes, [choice.point.ratio] * 2, [choice.point.precision, choice.point.recall], sweep, choice)
 
     of = {
         Task.BINARY: f"“{_plain(sweep.positive_name)}” over the other class",
@@ -136,14 +138,18 @@ def _ratio_chart(
 def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    _threshold_curve(axes, sweep, requirement)
+    _threshold_curves(axes, sweep)
     curve = sweep.curve("precision", "recall")
     drawn = np.array([not sweep.predicts_no_positive(ratio) for ratio in curve["ratio"]])
     recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
     axes.plot(recall, precision, "o", color=_FIRST_COLOUR, markersize=6, label="reweighting, one point per $w_r$")
-    marked = marked_leg(sweep, requirement)
-    if marked is not None and marked[0].predicts_positives:
-        _star(axes, [marked[0].recall], [marked[0].precision], sweep, marked)
+    choice = marked_choice(sweep, requirement)
+    if choice is not None and choice.point.tp + choice.point.fp:
+        point = choice.point
+        _star(axes, [point.recall], [point.precision], sweep, choice)
+        if point.recall_interval and point.precision_interval:
+            axes.plot(point.recall_interval, [point.precision] * 2, color="black", linewidth=1, zorder=6)
+            axes.plot([point.recall] * 2, point.precision_interval, color="black", linewidth=1, zorder=6)
     if not drawn.all():
         omitted = ", ".join(map(_short, curve["ratio"][~drawn]))
         axes.plot([], [], " ", label=f"nothing predicted positive at {omitted}")
@@ -151,30 +157,32 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
     names = [_short(ratio) + " (natural)" * bool(np.isclose(ratio, sweep.natural_ratio)) for ratio in ratios]
     _name_points(axes, recall, precision, names, 1.02 - left, 1.02 - bottom)
     axes.set(xlabel="recall", ylabel="precision", xlim=(left, 1.02), ylim=(bottom, 1.02))
-    _finish(figure, sweep, "Reweighting and the threshold", 2)
+    _finish(figure, sweep, "Reweighting, the threshold, and both", 2)
     return figure
 
 
-def _threshold_curve(axes: Any, sweep: RatioSweep, requirement: str | None) -> None:
-    """The unweighted legs over all thresholds, or why there are none, and the threshold that meets the requirement best."""
-    unweighted = [point for point in sweep.points if point.ratio == 1]
-    readable = [point for point in unweighted if sweep.has_predictions(point)]
-    if sweep.task is Task.MULTICLASS or not readable:
-        why = "no predictions on disk, so no curve over the thresholds"
-        if sweep.task is Task.MULTICLASS:
-            why = "more than two classes have no single threshold"
-        elif not unweighted:
-            why = "no leg at $w_r$ = 1, so no curve over the thresholds"
-        axes.plot([], [], " ", label=why)
+def _threshold_curves(axes: Any, sweep: RatioSweep) -> None:
+    """Each leg over all thresholds, the unweighted one in black, and the frontier of all pairs."""
+    readable = [point for point in sweep.points if sweep.has_predictions(point)]
+    if not readable:
+        axes.plot([], [], " ", label="no predictions on disk, so no curves over the thresholds")
         return
-    for point in readable:
-        _, confusion = confusion_at_thresholds(*sweep.positives_and_scores(point))
-        label = "thresholds of the unweighted leg" if point is readable[0] else None
-        axes.plot(confusion.recall, confusion.precision, color=_GREY, linewidth=1, label=label)
-    if (compared := leg_and_threshold(sweep, requirement)) is not None:
-        choice, _, best = compared
-        label = f"its best threshold for {choice.requirement.text}: {best.threshold:.3g}"
-        axes.plot(best.recall, best.precision, "s", markersize=8, zorder=6, label=label, **_HOLLOW)
+    reached = []
+    for point in sorted(readable, key=lambda point: point.ratio == 1):
+        counts = over_all_thresholds(*sweep.predictions(point), sweep.task, sweep.positive_label, sweep.counts)
+        recall, precision = counts.recall, counts.precision
+        reached += zip(recall.tolist(), precision.tolist(), strict=True)
+        style: dict[str, Any] = {"color": "0.75", "linewidth": 0.7, "label": "the other legs, over all thresholds"}
+        if point.ratio == 1:
+            style = {"color": "black", "linewidth": 1, "label": "the unweighted leg, over all thresholds"}
+        if style["label"] in axes.get_legend_handles_labels()[1]:
+            del style["label"]
+        axes.plot(recall, precision, **style)
+    recall, precision = np.array(sorted(reached, reverse=True)).T
+    highest = np.maximum.accumulate(precision)
+    kept = np.append(True, np.diff(highest) > 0)
+    style = {"color": _SECOND_COLOUR, "linewidth": 1.6, "linestyle": "--"}
+    axes.step(recall[kept], highest[kept], where="post", label="frontier of all ratios and thresholds", **style)
 
 
 def _name_points(
@@ -211,12 +219,11 @@ def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
     return bands
 
 
-def _star(
-    axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, marked: tuple[SweepPoint, str]
-) -> None:
-    point, why = marked
-    seed = f", seed {point.seed}" if len(sweep.seeds) > 1 else ""
-    label = f"{why}: $w_r$\u00a0=\u00a0{_short(point.ratio)}{seed}"  # spaces at which no line is broken
+def _star(axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, choice: Choice) -> None:
+    seed = f", seed {choice.point.seed}" if len(sweep.seeds) > 1 else ""
+    label = f"{choice.because}: $w_r$\u00a0=\u00a0{_short(choice.point.ratio)}{seed}"  # spaces at which no line is broken
+    if not choice.point.is_argmax:
+        label += f", {threshold_text(choice.point)}"
     axes.plot(x, y, "*", color="black", markersize=12, zorder=7, label=label)
 
 

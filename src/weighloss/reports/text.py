@@ -9,10 +9,12 @@ from scipy.special import expit
 
 from ..errors import InvalidInputError
 from ..results.metrics import expected_calibration_error
-from ..results.operating_point import LegThresholds, ThresholdPoint
-from ..results.points import SweepPoint, with_interval
+from ..results.choice import Choice
+from ..results.comparison import PAIR, THRESHOLD, Comparison, compare
+from ..results.operating_point import OperatingPoint
+from ..results.points import with_interval
 from ..results.ratio_sweep import RatioSweep
-from ..results.requirement import Choice, Requirement, calls_everything_positive
+from ..results.requirement import Requirement, calls_everything_positive
 from ..weighting.class_weights import ClassWeights
 from ..weighting.task import Task
 
@@ -67,9 +69,9 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
         return "\n".join(lines)
     natural = next((ratio for ratio in sweep.by_ratio() if np.isclose(ratio, sweep.natural_ratio)), None)
     lines += [] if natural is None else [f"Natural ratio. {sentence(sweep, natural)}"]
-    if (marked := marked_leg(sweep, requirement)) is not None:
-        point, why = marked
-        lines.append(f"{why[0].upper()}{why[1:]}. {sentence(sweep, point.ratio)}")
+    if (choice := marked_choice(sweep, requirement)) is not None:
+        because = choice.because[0].upper() + choice.because[1:]
+        lines.append(f"{because}. {choice_sentence(sweep, choice)}{f' But {choice.why_not}.' if choice.why_not else ''}")
     else:
         name = sweep.positive_name if sweep.task is Task.BINARY else "label"
         found = any(point.tp for point in sweep.points)
@@ -87,6 +89,8 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
         value, ends = sweep.at(break_even, "precision"), sweep.break_even_interval()
         interval = "" if ends is None else f" (95% interval {ends[0]:.3g} to {ends[1]:.3g})"
         lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}{interval}.")
+    if choice is not None and sweep.task is Task.BINARY and sweep.is_measurable:
+        lines.append(_calibration(sweep, choice.point.ratio))
     return "\n".join([*lines, *compare_with_threshold(sweep, requirement).splitlines()])
 
 
@@ -94,7 +98,7 @@ def table(sweep: RatioSweep, requirement: str | None = None) -> str:
     """The sweep as a table with one row for each ratio: w_r, its multiple of the natural ratio, metrics and counts.
 
     1/(1 + w_r) is the threshold on the probability of the unweighted model that does the same in theory (Elkan 2001).
-    Marks show the natural ratio, the chosen leg (see `marked_leg`) and the leg whose model is kept. The interpolated
+    Marks show the natural ratio, the choice (see `marked_choice`) and the leg whose model is kept. The interpolated
     break-even has a row, and so has a ratio whose legs all failed. With several seeds the numbers are means: see
     `RatioSweep.curve`.
     """
@@ -116,7 +120,8 @@ def rows(sweep: RatioSweep, requirement: str | None = None) -> list[list[str]]:
         if ends is not None
     }
     break_even, kept = sweep.break_even(), sweep.kept_point
-    marked, why = marked_leg(sweep, requirement) or (None, "")
+    choice = marked_choice(sweep, requirement)
+    marked = None if choice is None else choice.point
     curve = sweep.curve("precision", "recall", "f1", "tp", "fp", "fn", "tn")
     cells = {}
     for i, ratio in enumerate(curve["ratio"].tolist()):
@@ -124,7 +129,7 @@ def rows(sweep: RatioSweep, requirement: str | None = None) -> list[list[str]]:
             "natural": np.isclose(ratio, sweep.natural_ratio),
             "unweighted": ratio == 1,
             "break-even": ratio == break_even,
-            why: marked is not None and ratio == marked.ratio,
+            "" if choice is None else choice.because: marked is not None and marked.is_argmax and ratio == marked.ratio,
             "nothing predicted positive": sweep.predicts_no_positive(ratio),
             "model kept": kept is not None and ratio == kept.ratio,
         }
@@ -136,7 +141,13 @@ def rows(sweep: RatioSweep, requirement: str | None = None) -> list[list[str]]:
     for leg in sweep.failed:
         cells.setdefault(leg.ratio, [""] * 7 + ["failed"])
     thresholds = {r: f"{1 / (1 + r):.3g}" if sweep.task is Task.BINARY else "" for r in cells}
-    return [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", thresholds[r], *cells[r]] for r in sorted(cells)]
+    of_ratios = [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", thresholds[r], *cells[r]] for r in sorted(cells)]
+    if choice is None or choice.point.is_argmax:
+        return of_ratios
+    point = choice.point
+    values = [_value(point, name) for name in ("precision", "recall")] + [f"{point.f1:.3f}"]
+    counts = [str(getattr(point, name)) for name in ("tp", "fp", "fn", "tn")]
+    return [*of_ratios, [f"{point.ratio:.4g}", "", "", *values, *counts, f"{choice.because}, {threshold_text(point)}"]]
 
 
 def sentence(sweep: RatioSweep, ratio: float) -> str:
@@ -152,10 +163,32 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
         known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
         raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
     precision, recall = (
-        100 * fmean(getattr(point, metric) for point in sweep.by_ratio(metric)[ratio])
-        for metric in ("precision", "recall")
+        fmean(getattr(point, metric) for point in sweep.by_ratio(metric)[ratio]) for metric in ("precision", "recall")
     )
+    return f"At w_r = {ratio:.4g}: {_of_100(sweep, precision, recall, sweep.predicts_no_positive(ratio))}."
+
+
+def choice_sentence(sweep: RatioSweep, choice: Choice) -> str:
+    """The precision and recall of the chosen leg at its threshold as parts of 100, as `sentence` says them."""
+    point = choice.point
+    text = _of_100(sweep, point.precision, point.recall, point.tp + point.fp == 0)
+    if point.is_argmax:
+        return f"At w_r = {point.ratio:.4g}: {text}."
+    if sweep.task is not Task.MULTICLASS:
+        text += f"; {100 * point.flagged:.3g} of 100 {sweep.unit} are flagged"
+    return f"At w_r = {point.ratio:.4g} with {threshold_text(point)}: {text}."
+
+
+def threshold_text(point: OperatingPoint) -> str:
+    """The threshold of a rule in words, as log-odds and as a probability."""
+    if isinstance(point.threshold, float):
+        return f"the threshold {point.threshold:.3g} (probability {point.probability:.3g})"
+    return "the thresholds " + ", ".join(f"{threshold:.3g}" for threshold in point.threshold)
+
+
+def _of_100(sweep: RatioSweep, precision: float, recall: float, flags_nothing: bool) -> str:
     name, unit = sweep.positive_name, sweep.unit
+    precision, recall = 100 * precision, 100 * recall
     flagged, found, nothing = {
         Task.BINARY: (
             f"of 100 {unit} flagged as {name}, {precision:.0f} are {name}",
@@ -173,44 +206,37 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
             "no label is given",
         ),
     }[sweep.task]
-    return f"At w_r = {ratio:.4g}: {nothing if sweep.predicts_no_positive(ratio) else flagged}; {found}."
+    return f"{nothing if flags_nothing else flagged}; {found}"
 
 
-def marked_leg(sweep: RatioSweep, requirement: str | None = None) -> tuple[SweepPoint, str] | None:
-    """The leg to mark in tables and charts, and why it is marked.
+def marked_choice(sweep: RatioSweep, requirement: str | None = None) -> Choice | None:
+    """The choice to mark in tables and charts.
 
     Parameters
     ----------
     sweep : RatioSweep
     requirement : str, optional
-        See `RatioSweep.choose`; the requirement of the sweep when None.
+        See `RatioSweep.choose`; the requirement of the sweep when None. Without predictions on disk, it is asked of the
+        trained ratios alone.
 
     Returns
     -------
-    (SweepPoint, str) or None
-        The chosen leg and "best F1" or, for example, "chosen for recall>=0.95". None where no leg is better than calling
-        everything positive, or nothing.
+    Choice or None
+        None where no leg is better than calling everything positive, or nothing.
     """
     if not any(point.tp and not calls_everything_positive(point) for point in sweep.points):
         return None
-    try:
-        choice = sweep.choose(requirement)
-    except (
-        InvalidInputError
-    ):  # a requirement with "@" needs predictions, which may not have been pushed with the sweep
-        if requirement is not None or sweep.kept_point is None:
-            raise
-        return sweep.kept_point, f"model kept for {Requirement.parse(sweep.requirement).text}"
-    wanted, point = choice.requirement, choice.point
-    if wanted.kind == "f" and (point.tp == 0 or calls_everything_positive(point)):
-        return None
-    if wanted.text == "f1":
-        return point, "best F1"
-    return point, f"chosen for {wanted.text}" if choice.met else f"nearest to {wanted.text}, which no leg meets"
+    if requirement is None and (sweep.is_measurable or sweep.operating_point is not None or sweep.threshold == "argmax"):
+        choice = sweep.choose()
+    else:
+        asked = requirement or sweep.requirement
+        choice = sweep.choose(asked if sweep.is_measurable else asked.partition("@")[0], "any" if sweep.is_measurable else "argmax")
+    bad = choice.point.tp == 0 or calls_everything_positive(choice.point)
+    return None if choice.requirement.objective == "f" and not choice.requirement.bounds and bad else choice
 
 
 def compare_with_threshold(sweep: RatioSweep, requirement: str | None = None) -> str:
-    """Compare the leg that a requirement chooses with moving the threshold of the unweighted leg.
+    """Is weighting worth it for a requirement, or does moving the threshold do as well?
 
     Parameters
     ----------
@@ -221,66 +247,60 @@ def compare_with_threshold(sweep: RatioSweep, requirement: str | None = None) ->
     Returns
     -------
     str
-        A table of precision and recall with their 95% intervals: of the chosen leg at argmax, of the unweighted leg with
-        the threshold that meets the requirement best, and with the threshold 1/(1 + w_r), which does the same as the
-        weights in theory (Elkan 2001). Then a sentence on the calibration of the chosen leg. Several labels per example
-        have a ratio each, so that the third row and the sentence are missing. Only a sentence where only a threshold meets
-        the requirement. Empty where nothing meets it, where there are more than two classes, and without an unweighted leg
-        of the same seed and its predictions.
+        A table with precision, recall and the share flagged, with 95% intervals, of the natural ratio, the best ratio, the
+        unweighted leg with its best threshold, and the best pair of ratio and threshold; on the evaluation data and, where
+        the sweep had a test set, on that. Then a sentence that says whether the best pair is better than the threshold
+        alone. Empty without predictions on disk, and for the break-even, which is a question about the ratio.
     """
-    compared = leg_and_threshold(sweep, requirement)
-    if compared is None:
+    asked = requirement or sweep.requirement
+    if not sweep.is_measurable or Requirement.parse(asked).objective == "break-even":
         return ""
-    choice, thresholds, best = compared
-    if not choice.met:
-        return (
-            f"No leg meets {choice.requirement.text}, but the unweighted leg does at the threshold {best.threshold:.3g}: "
-            f"precision {_cells(best)[0]}, recall {_cells(best)[1]}."
-        )
-    point = choice.point
-    lines = [
-        [f"For {choice.requirement.text}", "precision", "recall"],
-        [f"w_r = {point.ratio:.4g} at argmax", *_cells(point)],
-        [f"w_r = 1 at its best threshold {best.threshold:.3g}", *_cells(best)],
-    ]
-    if sweep.task is Task.BINARY and point.ratio != 1:
-        equivalent = thresholds.at(1 / (1 + point.ratio))
-        by_theory = f"w_r = 1 at the threshold 1/(1 + {point.ratio:.4g}) = {equivalent.threshold:.3g}"
-        lines.append([by_theory, *_cells(equivalent)])
+    compared = compare(sweep, asked)
+    lines = [["For " + compared.requirement.text, "w_r", "threshold", "precision", "recall", "flagged"]]
+    for data, rules in (("", compared.rules), (" (test data)", compared.on_test or {})):
+        for name, rule in rules.items():
+            threshold = "argmax" if rule.is_argmax else threshold_text(rule).split(" ", 2)[2]
+            share = "" if sweep.task is Task.MULTICLASS else f"{rule.flagged:.1%}"
+            cells = [with_interval(getattr(rule, end), getattr(rule, f"{end}_interval")) for end in ("precision", "recall")]
+            lines.append([name + data, f"{rule.ratio:.4g}", threshold, *cells, share])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = "\n".join("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines)
-    return f"{text}\n{_calibration(sweep, point)}" if sweep.task is Task.BINARY else text
+    table = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines]
+    return "\n".join([*table, *_is_worth_it(compared)])
 
 
-def leg_and_threshold(
-    sweep: RatioSweep, requirement: str | None = None
-) -> tuple[Choice, LegThresholds, ThresholdPoint] | None:
-    """The leg that a requirement chooses, the unweighted leg of the same seed, and its threshold that meets it best.
-
-    None where `compare_with_threshold` has nothing to compare.
-    """
-    if sweep.task is Task.MULTICLASS or not sweep.points:
-        return None
-    choice = sweep.choose((requirement or sweep.requirement).partition("@")[0])
-    unweighted = next((p for p in sweep.points if (p.ratio, p.seed) == (1, choice.point.seed)), None)
-    if unweighted is None or not all(map(sweep.has_predictions, (unweighted, choice.point))):
-        return None
-    thresholds = LegThresholds(sweep, unweighted)
-    best = thresholds.best(choice.requirement)
-    return (choice, thresholds, best) if choice.met or choice.requirement.score(best) >= 1 else None
-
-
-def _cells(point: SweepPoint | ThresholdPoint) -> tuple[str, str]:
-    precision = with_interval(point.precision, point.precision_interval)
-    return precision, with_interval(point.recall, point.recall_interval)
+def _is_worth_it(compared: Comparison) -> list[str]:
+    if compared.difference is None or compared.difference_interval is None:
+        return []
+    name = {"f": "F-measure", "mcc": "Matthews correlation", "cost": "negative cost per item"}
+    objective = name.get(compared.requirement.objective, compared.requirement.objective)
+    data = "test data" if compared.on_test else "evaluation data, on which both were chosen"
+    low, high = compared.difference_interval
+    if compared.rules[PAIR].ratio == compared.rules[THRESHOLD].ratio:
+        return ["The best leg is the unweighted one: here the threshold does all that weighting could do."]
+    result = "better" if low > 0 else "worse" if high < 0 else "not told apart from"
+    says = {
+        "better": "Weighting is worth it here",
+        "worse": "Weighting is not worth it here",
+        "not told apart from": "It is open whether weighting is worth it here",
+    }[result]
+    return [
+        f"{says}: with ratio and threshold the {objective} is {compared.difference:+.3f} compared with the threshold alone "
+        f"(95% interval {low:+.3f} to {high:+.3f}, on the {data})."
+    ]
 
 
-def _calibration(sweep: RatioSweep, point: SweepPoint) -> str:
+def _value(point: OperatingPoint, name: str) -> str:
+    ends = getattr(point, f"{name}_interval")
+    return f"{getattr(point, name):.3f}" + (" {:.3f}-{:.3f}".format(*ends) if ends else "")
+
+
+def _calibration(sweep: RatioSweep, ratio: float) -> str:
+    point = next(point for point in sweep.points if point.ratio == ratio)
     positives, scores = sweep.positives_and_scores(point)
     errors = []
-    for shift in (0, math.log(point.ratio)):
+    for shift in (0, math.log(ratio)):
         probabilities = expit(scores - shift)
         brier, gap = np.mean((probabilities - positives) ** 2), expected_calibration_error(probabilities, positives)
         errors.append(f"Brier score {brier:.4f}, expected calibration error {gap:.4f}")
-    undone = "" if point.ratio == 1 else f" Without the weighting (logits - log w): {errors[1]}."
-    return f"Probabilities at w_r = {point.ratio:.4g}: {errors[0]}.{undone}"
+    undone = "" if ratio == 1 else f" Without the weighting (logits - log w): {errors[1]}."
+    return f"Probabilities at w_r = {ratio:.4g}: {errors[0]}.{undone}"

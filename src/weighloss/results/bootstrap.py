@@ -20,17 +20,26 @@ class Intervals:
     ----------
     level : float
         The share of intervals that hold the true value, 0.95 for example.
-    resampled_precision, resampled_recall : float array of shape (n_resamples, n_legs)
-        In one row all legs are measured on the same resample.
+    resampled : tuple of Confusion, of arrays of shape (n_resamples, n_classes)
+        The counts of each leg; one row of all legs is measured on the same resample.
     """
 
     level: float
-    resampled_precision: np.ndarray
-    resampled_recall: np.ndarray
+    resampled: tuple[Confusion, ...]
 
     def of_point(self) -> dict[str, Any]:
         """Intervals of the first leg, by the names of the fields of `SweepPoint`."""
         return {"precision_interval": self.precision[0].tolist(), "recall_interval": self.recall[0].tolist()}
+
+    @property
+    def resampled_precision(self) -> np.ndarray:
+        """Precision of the resamples: float array of shape (n_resamples, n_legs)."""
+        return np.stack([leg.precision for leg in self.resampled], axis=1)
+
+    @property
+    def resampled_recall(self) -> np.ndarray:
+        """Recall of the resamples: float array of shape (n_resamples, n_legs)."""
+        return np.stack([leg.recall for leg in self.resampled], axis=1)
 
     @property
     def precision(self) -> np.ndarray:
@@ -92,15 +101,14 @@ def bootstrap(
     )
     # Macro averages get no added items: they are over many items, and one item more in each class would bias them.
     added = generator.poisson(1, size=(3, num_resamples, 1)) * (task is not Task.MULTICLASS)
-    precision, recall = [], []
+    hit, false, missed = added
+    legs = []
     ends = np.cumsum([leg[0].size for leg in outcomes])[:-1]
     for summed in np.split(sums, ends, axis=1):
         true, predicted, actual = np.moveaxis(summed.reshape(num_resamples, 3, -1), 1, 0)
-        hit, false, missed = added
-        resampled = Confusion(true + hit, predicted - true + false, actual - true + missed, np.zeros_like(true))
-        precision.append(resampled.precision)
-        recall.append(resampled.recall)
-    return Intervals(level, np.stack(precision, axis=1), np.stack(recall, axis=1))
+        negative = num_items - predicted - actual + true
+        legs.append(Confusion(true + hit, predicted - true + false, actual - true + missed, negative))
+    return Intervals(level, tuple(legs))
 
 
 def interval(values: np.ndarray, level: float) -> np.ndarray:

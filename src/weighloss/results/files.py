@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ PREDICTIONS_FOLDER = "predictions"
 LEGS_FOLDER = "legs"
 CLASS_WEIGHTS_FILE = "class_weights.json"  # beside an adapter, which has no config of its own
 LOCK_FILE = ".sweep.lock"
+Split = Literal["evaluation", "test"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAYS_NO_ROOM = ("No space left on device", "File too large", "Disk quota exceeded", "PytorchStreamWriter failed")
@@ -73,6 +74,11 @@ def read_predictions(file: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InvalidInputError(
             f"{file} cannot be read ({error}): restore it, push it with push_predictions=True, or sweep again."
         ) from None
+
+
+def of_split(file: str, split: Split) -> str:
+    """The file of predictions of the same leg on the evaluation set or on the test set."""
+    return file if split == "evaluation" else file.removesuffix(".parquet") + "_test.parquet"
 
 
 def is_readable(file: Path) -> bool:

@@ -1,34 +1,47 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from ..weighting.class_weights import ClassWeights
+from ..weighting.labels import IGNORE_INDEX
 from ..weighting.task import Task
 from .bootstrap import bootstrap
-from .metrics import Confusion
-from .points import SweepPoint
-from .ratio_sweep import RatioSweep
-from .requirement import Requirement
+from .metrics import Confusion, averaged, confusion, decisions
+from .points import INTERVALS, MEASURED, SweepPoint
+from .requirement import Requirement, flagged
+
+Threshold = float | tuple[float, ...]
+
+_NUM_RESAMPLES = 50
+_MAX_CUTS = 1000  # of one leg; more are not told apart by a few thousand positives
+MIN_GAP = 1e-4  # between scores: a threshold in a smaller one would decide otherwise on another machine
+_EXPONENTS = np.linspace(-2, 2, 41)
 
 
 @dataclass(frozen=True)
-class ThresholdPoint:
-    """Result of one leg where its threshold on the probability of the positive label is not 1/2.
+class OperatingPoint:
+    """A decision rule, that is a leg of a sweep with a threshold, and what it gives on the evaluation set.
 
     Attributes
     ----------
-    threshold : float
-        Least probability of the positive label that is predicted positive.
+    leg : SweepPoint
+    threshold : float or tuple of float
+        With two classes, the log-odds above which an item is predicted positive. With several labels per example one for
+        each label. With more classes, what is subtracted from each logit, before the highest one is taken. 0 is argmax.
     tp, fp, fn, tn : int
     precision, recall, f1 : float
-    precision_interval, recall_interval : list of two floats
-        95% bootstrap intervals.
+        As in `SweepPoint`.
+    precision_interval, recall_interval : list of two floats, optional
+        95% bootstrap intervals for this rule: how much other evaluation data of this size would move them.
     """
 
-    threshold: float
+    leg: SweepPoint
+    threshold: Threshold
     tp: int
     fp: int
     fn: int
@@ -36,40 +49,113 @@ class ThresholdPoint:
     precision: float
     recall: float
     f1: float
-    precision_interval: list[float]
-    recall_interval: list[float]
+    precision_interval: list[float] | None = field(default=None, hash=False)
+    recall_interval: list[float] | None = field(default=None, hash=False)
+
+    @classmethod
+    def at_argmax(cls, leg: SweepPoint) -> OperatingPoint:
+        """The rule of a leg as it was trained."""
+        return cls(leg, 0.0, **{name: getattr(leg, name) for name in (*MEASURED, *INTERVALS)})
+
+    @property
+    def ratio(self) -> float:
+        """Weight ratio w_r that the leg was trained with."""
+        return self.leg.ratio
+
+    @property
+    def seed(self) -> int:
+        """Seed of the leg."""
+        return self.leg.seed
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether the rule is that of the model as it was trained."""
+        return not np.any(self.threshold)
+
+    @property
+    def probability(self) -> float | tuple[float, ...]:
+        """The threshold as a probability of the positive label, or of each label."""
+        values = expit(np.asarray(self.threshold)).tolist()
+        return values if isinstance(values, float) else tuple(values)
+
+    @property
+    def flagged(self) -> float:
+        """Share of the items that are predicted positive."""
+        return float(flagged(self))
 
 
-class LegThresholds:
-    """One leg of a sweep at every threshold: what moving the threshold gives without another fine-tune.
+def at_threshold(
+    leg: SweepPoint, logits: np.ndarray, labels: np.ndarray, threshold: Threshold, task: Task, positive_label: int = 1
+) -> OperatingPoint:
+    """What a leg gives at a threshold.
 
     Parameters
     ----------
-    sweep : RatioSweep
-        Of two classes, or of several labels per example.
-    point : SweepPoint
-        A leg whose predictions are on disk.
+    leg : SweepPoint
+    logits, labels : arrays as `RatioSweep.predictions` returns them
+    threshold : float or tuple of float
+        See `OperatingPoint`.
+    task : Task
+    positive_label : int, default 1
     """
+    shifted = logits - as_vector(threshold, logits.shape[-1], task, positive_label)
+    measured = averaged(*decisions(shifted, labels, task), task, positive_label)
+    values: dict[str, Any] = {name: measured[name] for name in MEASURED}
+    return OperatingPoint(leg, threshold, **values, **bootstrap([(shifted, labels)], task, positive_label).of_point())
 
-    def __init__(self, sweep: RatioSweep, point: SweepPoint) -> None:
-        self._positives, self._scores = sweep.positives_and_scores(point)
-        self._cuts, self._confusion = confusion_at_thresholds(self._positives, self._scores)
 
-    def best(self, requirement: Requirement) -> ThresholdPoint:
-        """The threshold that meets a requirement best, as `RatioSweep.choose` finds the leg; `@` is not regarded."""
-        return self._at_score(float(self._cuts[np.argmax(requirement.score(self._confusion))]))
+def as_vector(threshold: Threshold, num_labels: int, task: Task, positive_label: int = 1) -> np.ndarray:
+    """What a threshold subtracts from each logit: float array of shape (num_labels,)."""
+    if np.ndim(threshold) == 0 and task is Task.BINARY:
+        return np.where(np.arange(num_labels) == positive_label, threshold, 0.0)
+    return np.broadcast_to(np.asarray(threshold, dtype=np.float64), (num_labels,)).copy()
 
-    def at(self, threshold: float) -> ThresholdPoint:
-        """The leg at a threshold on its probability, between 0 and 1."""
-        return self._at_score(float(np.log(threshold) - np.log1p(-threshold)))
 
-    def _at_score(self, score: float) -> ThresholdPoint:
-        predicted, positives = self._scores >= score, self._positives
-        tp, fp, fn = (predicted & positives).sum(), (predicted & ~positives).sum(), (~predicted & positives).sum()
-        counts = Confusion(*(np.array([n]) for n in (tp, fp, fn, len(positives) - tp - fp - fn)))
-        of_items = np.eye(2)[predicted.astype(int)], positives.astype(int)
-        measured: dict[str, Any] = counts.metrics() | bootstrap([of_items], Task.BINARY).of_point()
-        return ThresholdPoint(threshold=float(expit(score)), **measured)
+def best_threshold(
+    requirement: Requirement,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    task: Task = Task.BINARY,
+    positive_label: int = 1,
+    counts: np.ndarray | None = None,
+) -> tuple[float, Threshold]:
+    """How well one leg can meet a requirement, and the threshold with which it does.
+
+    Of several bootstrap resamples of the items, each has a best threshold. The mean of these thresholds is returned, and
+    the mean of their scores, since the threshold that is best on the very items has partly been lucky.
+
+    Parameters
+    ----------
+    requirement : Requirement
+    logits, labels : arrays as `RatioSweep.predictions` returns them
+    task : Task
+    positive_label : int, default 1
+    counts : int array of shape (n_classes,), optional
+        Training labels of each class. With more than two classes the thresholds are −log w(r′), the weights of these counts
+        at a ratio r′ that is applied after training.
+
+    Returns
+    -------
+    score : float, the mean of `Requirement.score`
+    threshold : float or tuple of float, see `OperatingPoint`
+
+    References
+    ----------
+    Breiman, L. (1996), Bagging Predictors, Machine Learning 24(2).
+    """
+    if task is Task.MULTICLASS:
+        family = _Exponents(logits, labels, np.asarray(counts))
+        value, exponent = _bagged(requirement, family)
+        return value, tuple(family.threshold(exponent).tolist())
+    if task is Task.BINARY:
+        scores = logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label]
+        return _bagged(requirement, _Cuts(labels == positive_label, scores))
+    found = []
+    for of_label, truth in zip(logits.T, labels.T, strict=True):
+        counted = truth != IGNORE_INDEX
+        found.append(_bagged(requirement, _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))))
+    values, thresholds = zip(*found, strict=True)
+    return float(np.mean(values)), tuple(thresholds)
 
 
 def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, Confusion]:
@@ -89,6 +175,115 @@ def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)  # of the items with the same score
-    tp = np.cumsum(positives[order])[last][:, None]
-    fp = np.flatnonzero(last)[:, None] + 1 - tp
-    return scores[order][last], Confusion(tp, fp, positives.sum() - tp, (~positives).sum() - fp)
+    return scores[order][last], _confusion(positives[order].astype(np.int64), np.ones(len(order), np.int64), last)
+
+
+def over_all_thresholds(
+    logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int = 1, counts: np.ndarray | None = None
+) -> Confusion:
+    """Confusion counts of a leg at every threshold of `best_threshold`; several labels per example have a common one.
+
+    Returns
+    -------
+    Confusion of arrays of shape (n_thresholds, 1), or (n_thresholds, n_classes) with more than two classes.
+    """
+    if task is Task.MULTICLASS:
+        family = _Exponents(logits, labels, np.asarray(counts))
+        return Confusion(*(part[0] for part in vars(family.confusion(np.ones((1, len(labels))))).values()))
+    if task is Task.BINARY:
+        return confusion_at_thresholds(labels == positive_label, logits[:, positive_label] - logits[:, 1 - positive_label])[1]
+    counted = labels != IGNORE_INDEX
+    return confusion_at_thresholds(labels[counted] == 1, logits[counted])[1]
+
+
+def _confusion(positives: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> Confusion:
+    """Counts where all items up to each of the ends are predicted positive; the items are in descending order of score."""
+    tp = np.cumsum(positives * weights, axis=-1)
+    predicted = np.cumsum(weights, axis=-1)
+    num_positive, num_items = tp[..., -1:], predicted[..., -1:]
+    tp, fp = tp[..., ends], (predicted - tp)[..., ends]
+    counts = tp, fp, num_positive - tp, num_items - num_positive - fp
+    return Confusion(*(part[..., None] for part in counts))
+
+
+class _Cuts:
+    """The thresholds of two classes that can be best: each is halfway between a positive and the next lower score."""
+
+    def __init__(self, positives: np.ndarray, scores: np.ndarray) -> None:
+        self.num_items, self._order = len(scores), np.argsort(-scores, kind="stable")
+        self._positives, self._scores = positives[self._order].astype(np.float64), scores[self._order]
+        self._ends = np.flatnonzero(np.append(-np.diff(self._scores) > MIN_GAP, True))
+        self._between = (self._scores + np.append(self._scores[1:], self._scores[-1] - 1)) / 2
+        num_positives = np.cumsum(self._positives)[self._ends]
+        useful = self._ends[np.diff(num_positives, prepend=0) > 0]
+        if len(useful) > _MAX_CUTS:
+            useful = useful[np.linspace(0, len(useful) - 1, _MAX_CUTS).astype(int)]
+        self._useful = useful if len(useful) else self._ends[-1:]
+        self.positions = self._between[self._useful]
+
+    def confusion(self, weights: np.ndarray) -> Confusion:
+        return _confusion(self._positives, weights[:, self._order], self._useful)
+
+    def confusion_at(self, threshold: float) -> Confusion:
+        return confusion(self._scores > threshold, self._positives == 1, [1])
+
+    def rounded(self, threshold: float) -> float:
+        """The threshold, or the nearest one that is not within rounding of a score."""
+        if np.abs(self._scores - threshold).min() >= MIN_GAP / 2:
+            return threshold
+        safe = self._between[self._ends]
+        return float(safe[np.abs(safe - threshold).argmin()])
+
+
+class _Exponents:
+    """The thresholds of more than two classes: α·log n_c, which is −log w_c at the ratio natural^α."""
+
+    def __init__(self, logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> None:
+        self.num_items, self._logits, self._labels = len(labels), logits, labels
+        log_weights = np.log(ClassWeights.from_counts(counts).weights)
+        self._per_exponent = -(log_weights - log_weights.mean())
+        self.positions = _EXPONENTS if np.ptp(self._per_exponent) > 0 else np.zeros(1)
+        self._predictions = [(logits - self.threshold(exponent)).argmax(-1) for exponent in self.positions]
+        self._classes = np.union1d(labels, logits.argmax(-1))
+
+    def threshold(self, exponent: float) -> np.ndarray:
+        return exponent * self._per_exponent
+
+    def confusion(self, weights: np.ndarray) -> Confusion:
+        actual = weights @ (self._labels[:, None] == self._classes)
+        counts = []
+        for predictions in self._predictions:
+            of_class = predictions[:, None] == self._classes
+            predicted = weights @ of_class
+            tp = weights @ (of_class & (predictions == self._labels)[:, None])
+            counts.append((tp, predicted - tp, actual - tp, weights.sum(-1, keepdims=True) - predicted - actual + tp))
+        return Confusion(*(np.stack(part, axis=-2) for part in zip(*counts, strict=True)))
+
+    def confusion_at(self, exponent: float) -> Confusion:
+        return confusion((self._logits - self.threshold(exponent)).argmax(-1), self._labels, self._classes)
+
+    def rounded(self, exponent: float) -> float:
+        return exponent
+
+
+def _bagged(requirement: Requirement, family: _Cuts | _Exponents) -> tuple[float, float]:
+    resamples, size = _resamples(family.num_items), max(1, 10_000_000 // family.num_items)
+    values, positions = [], []
+    for start in range(0, _NUM_RESAMPLES, size):  # which bounds the memory
+        scores = requirement.score(family.confusion(resamples[start : start + size].astype(np.float64)))
+        best = scores.argmax(axis=-1)
+        values += np.take_along_axis(scores, best[:, None], axis=-1)[:, 0].tolist()
+        positions += family.positions[best].tolist()
+    position = family.rounded(float(np.mean(positions)))
+    if requirement.bounds and requirement.score(family.confusion_at(position)) < 1:
+        scores = requirement.score(family.confusion(np.ones((1, family.num_items))))[0]
+        if scores.max() >= 1:  # the mean just misses what can be met on the items themselves
+            position = float(family.positions[np.argmax(scores)])
+    return float(np.mean(values)), position
+
+
+@lru_cache(maxsize=2)
+def _resamples(num_items: int) -> np.ndarray:
+    """How often each item is drawn: the same for every leg, so that legs are compared on the same items."""
+    draws = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), _NUM_RESAMPLES)
+    return draws.astype(np.int16)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from .bootstrap import bootstrap
 from .metrics import averaged, decisions
-from .points import MEASURED
+from .operating_point import at_threshold
+from .points import INTERVALS, MEASURED
 from .ratio_sweep import RatioSweep
 
 _OURS = ("precision", "recall", "f1", "accuracy")
@@ -31,14 +31,14 @@ def recomputed(sweep: RatioSweep) -> RatioSweep:
     InvalidInputError
         When the predictions of a leg cannot be read.
     """
-    points = []
+    points, chosen = [], sweep.operating_point
     for point in sweep.points:
         logits, labels = sweep.predictions(point)
-        measured = averaged(*decisions(logits, labels, sweep.task), sweep.task, sweep.positive_label)
-        intervals = bootstrap([(logits, labels)], sweep.task, sweep.positive_label).of_point()
-        changed: dict[str, Any] = {name: measured[name] for name in MEASURED} | intervals
-        points.append(replace(point, **changed))
-    return replace(sweep, points=tuple(points))
+        found = at_threshold(point, logits, labels, 0.0, sweep.task, sweep.positive_label)
+        points.append(replace(point, **{name: getattr(found, name) for name in (*MEASURED, *INTERVALS)}))
+        if chosen is not None and chosen.leg == point:
+            chosen = at_threshold(points[-1], logits, labels, chosen.threshold, sweep.task, sweep.positive_label)
+    return replace(sweep, points=tuple(points), operating_point=chosen)
 
 
 def score(sweep: RatioSweep, metrics: Sequence[str], trust_remote_code: bool = False) -> dict[str, np.ndarray]:

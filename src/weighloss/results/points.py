@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MEASURED = ("tp", "fp", "fn", "tn", "precision", "recall", "f1")
+INTERVALS = ("precision_interval", "recall_interval")
 
 
 @dataclass(frozen=True)

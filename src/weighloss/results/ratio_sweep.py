@@ -16,10 +16,12 @@ from ..weighting.class_weights import ClassWeights
 from ..weighting.labels import IGNORE_INDEX
 from ..weighting.task import Task
 from .bootstrap import Intervals, bootstrap, interval
-from .files import PREDICTIONS_FOLDER, SWEEP_FILE, is_readable, read_predictions, write_json
+from .choice import Choice, Thresholds, choose
+from .files import PREDICTIONS_FOLDER, SWEEP_FILE, Split, is_readable, of_split, read_predictions, write_json
+from .operating_point import OperatingPoint
 from .points import FailedLeg, SweepPoint
 from .record import FORMAT_VERSION, read_record
-from .requirement import Choice, Requirement, calls_everything_positive
+from .requirement import Requirement
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +53,14 @@ class RatioSweep:
         Finished legs, by seed and ratio.
     failed : tuple of FailedLeg
         Legs without a result, such as those whose loss was NaN.
-    kept : int or None
-        Index of the point whose model the trainer holds; None until the sweep has finished.
     kept_because : str
         Why that one, as in "chosen for recall>=0.95".
     requirement : str
         Requirement that chooses the leg: see `choose`.
+    threshold : {"any", "argmax"}
+        Whether the threshold of the chosen leg may move for it.
+    operating_point : OperatingPoint or None
+        The chosen leg and threshold, of which the trainer holds the model; None until the sweep has finished.
     search : str or None
         How the ratios were searched for, where they are not given.
     fingerprint : dict of str to str
@@ -80,9 +84,10 @@ class RatioSweep:
     versions: dict[str, str]
     points: tuple[SweepPoint, ...] = ()
     failed: tuple[FailedLeg, ...] = ()
-    kept: int | None = None
+    operating_point: OperatingPoint | None = None
     kept_because: str = ""
     requirement: str = "f1"
+    threshold: Thresholds = "argmax"
     search: str | None = None
     fingerprint: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +143,9 @@ class RatioSweep:
         """Write `sweep.json` into a folder atomically: a reader finds the old file or the new one, never half of one."""
         content = {"format_version": FORMAT_VERSION} | asdict(self)
         del content["folder"]
+        content["kept"] = None if self.operating_point is None else self.points.index(self.operating_point.leg)
+        if self.operating_point is not None:
+            del content["operating_point"]["leg"]
         write_json(Path(folder) / SWEEP_FILE, content)
 
     @property
@@ -164,8 +172,7 @@ class RatioSweep:
         order = self.legs
         legs = sorted([*getattr(self, name), leg], key=lambda leg: order.index((leg.ratio, leg.seed)))
         changed: dict[str, Any] = {name: tuple(legs)}
-        grown, kept = replace(self, **changed), self.kept_point
-        return grown if kept is None else replace(grown, kept=grown.points.index(kept))
+        return replace(self, **changed)
 
     @property
     def positive_name(self) -> str:
@@ -175,7 +182,7 @@ class RatioSweep:
     @property
     def kept_point(self) -> SweepPoint | None:
         """The point whose model the trainer holds."""
-        return None if self.kept is None else self.points[self.kept]
+        return None if self.operating_point is None else self.operating_point.leg
 
     @property
     def num_items(self) -> int:
@@ -244,47 +251,59 @@ class RatioSweep:
         """Whether no leg at a ratio predicts anything positive, so that its precision of 0 is only a convention."""
         return not any(point.predicts_positives for point in self.by_ratio()[ratio])
 
-    def choose(self, requirement: str | None = None) -> Choice:
-        """Choose the leg that meets a requirement best. A leg that calls everything positive meets no least recall or
-        precision.
+    def choose(self, requirement: str | None = None, threshold: Thresholds = "any") -> Choice:
+        """Choose the leg, and the threshold on its log-odds, that meet a requirement best.
+
+        All pairs of a leg and a threshold are compared on the saved predictions, and nothing is trained. The threshold of a
+        leg is the mean of those that are best on bootstrap resamples of the evaluation set, and the leg is the one whose
+        resamples have the best score on average: see `best_threshold`. With a confidence, `recall>=0.95 @90%`, the leg is
+        chosen on a third of the evaluation set and the threshold is certified on the others: see `certified_threshold`.
 
         A leg is one ratio with one seed. With several seeds the best single leg is chosen, since its model is kept.
 
         Parameters
         ----------
         requirement : str, optional
-            `f1`, `f0.5`, `recall>=0.95`, `precision>=0.9`, `cost fp=1 fn=20` or `break-even` (see `Requirement.parse`);
-            the requirement of the sweep when None.
+            `f1`, `f0.5`, `mcc`, `recall>=0.95`, `precision>=0.9`, `flagged<=200 per 10000`, several of these bounds joined by
+            `and`, `cost fp=1 fn=20` or `break-even` (see `Requirement.parse`). When None, the requirement of the sweep, with
+            the thresholds that it was chosen with.
+        threshold : {"any", "argmax"}, default "any"
+            "argmax" compares the trained ratios alone. So does `break-even`, which is a question about the ratio.
 
         Raises
         ------
         InvalidInputError
-            When that is not a requirement, no leg has finished, or `recall>=0.95 @90%` finds no predictions on disk.
+            When that is not a requirement or none for this task, no leg has finished, or thresholds are compared without
+            predictions on disk.
 
         Examples
         --------
-        >>> print(sweep.choose("recall>=0.95"))  # doctest: +SKIP
+        >>> print(sweep.choose("recall>=0.95", threshold="argmax"))  # doctest: +SKIP
         recall>=0.95 chooses w_r = 0.6457: precision 0.947, recall 0.953.
         """
-        wanted = Requirement.parse(self.requirement if requirement is None else requirement)
+        if threshold not in ("any", "argmax"):
+            raise InvalidInputError(f"threshold must be 'any' or 'argmax', got {threshold!r}.")
+        if requirement is None:
+            requirement, threshold = self.requirement, self.threshold
+        wanted = Requirement.parse(requirement)
+        wanted.check(self.task)
+        if wanted.confidence is not None and threshold == "argmax":
+            raise InvalidInputError(f"{wanted.text} needs a threshold that is certified: leave out threshold='argmax'.")
         if not self.points:
             raise InvalidInputError("the sweep has no finished leg to choose from: let it run.")
-        lower: list[float | None] = [None] * len(self.points)
-        if wanted.confidence is not None:
-            intervals = self.intervals(wanted.confidence)
-            if intervals is None:
-                raise InvalidInputError(f"{wanted.text} needs the predictions, which are not here: leave the @ out.")
-            lower = getattr(intervals, wanted.kind)[:, 0].tolist()
-        scores = [float(wanted.score(point, least)) for point, least in zip(self.points, lower, strict=True)]
-        best = scores.index(max(scores))
-        everything = {point.ratio for point in self.points if wanted.is_least and calls_everything_positive(point)}
-        return Choice(
-            wanted,
-            self.points[best],
-            met=not wanted.is_least or scores[best] >= 1,
-            lower=lower[best],
-            not_counted=tuple(sorted(everything)),
-        )
+        if threshold == "any" and not self.is_measurable:
+            if self.operating_point is not None and requirement == self.requirement and self.threshold == "any":
+                return Choice(wanted, self.operating_point, met=not self.kept_because.startswith("nearest"))
+            raise InvalidInputError(
+                f"{wanted.text} compares thresholds, which needs the predictions, and they are not here: write "
+                "threshold='argmax' to compare the trained ratios alone."
+            )
+        return choose(wanted, self.points, self.predictions, threshold, self.task, self.positive_label, self.counts)
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether the predictions of all legs are on disk; they are not after a push without them."""
+        return bool(self.points) and all(map(self.has_predictions, self.points))
 
     def break_even(self) -> float | None:
         """The ratio at which precision equals recall, interpolated in log w_r; None when the curves do not cross.
@@ -338,9 +357,9 @@ class RatioSweep:
             )
         return bootstrap(predictions, self.task, self.positive_label, level)
 
-    def has_predictions(self, point: SweepPoint) -> bool:
+    def has_predictions(self, point: SweepPoint, split: Split = "evaluation") -> bool:
         """Whether the predictions of a point are on disk and whole; they are not after a push without them."""
-        file = None if self.folder is None else self.folder / point.predictions
+        file = None if self.folder is None else self.folder / of_split(point.predictions, split)
         if file is None or not os.path.exists(file):  # unlike Path.exists, False where the name is too long
             return False
         if not is_readable(file):
@@ -348,8 +367,8 @@ class RatioSweep:
             return False
         return True
 
-    def predictions(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and labels of a leg, in the order of the evaluation set.
+    def predictions(self, point: SweepPoint, split: Split = "evaluation") -> tuple[np.ndarray, np.ndarray]:
+        """Logits and labels of a leg, in the order of the evaluation set, or of the test set if the sweep had one.
 
         Returns
         -------
@@ -363,7 +382,7 @@ class RatioSweep:
         """
         if self.folder is None:
             raise InvalidInputError("this sweep was not loaded from disk: use RatioSweep.load(folder).")
-        file = self.folder / point.predictions
+        file = self.folder / of_split(point.predictions, split)
         logits, labels = read_predictions(file)
         num_labels = len(self.label_names)
         shape = (len(logits), num_labels) if self.task is Task.MULTILABEL else (len(logits),)

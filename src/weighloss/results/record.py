@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..errors import InvalidInputError
 from .files import read_json
+from .operating_point import OperatingPoint
 from .points import FailedLeg, SweepPoint
 from .requirement import Requirement
 
@@ -79,14 +81,31 @@ def _read_legs(file: Path, content: dict[str, Any]) -> dict[str, Any]:
             else:
                 failed.append(FailedLeg(**values))
     kept = content.get("kept")
+    chosen = points[kept] if _is_int(kept) and kept in points else None
     return {
         "points": tuple(points.values()),
         "failed": tuple(failed),
-        "kept": list(points).index(kept) if _is_int(kept) and kept in points else None,
+        "operating_point": None if chosen is None else _operating_point(file, content, chosen),
     }
 
 
-def _what_is_wrong(leg: Any, checks: Mapping[str, Any], known: tuple[list[float], list[int]]) -> str | None:
+def _operating_point(file: Path, content: dict[str, Any], leg: SweepPoint) -> OperatingPoint:
+    found = content.get("operating_point")
+    if found is None:  # of a version that did not move thresholds
+        return OperatingPoint.at_argmax(leg)
+    wrong = _what_is_wrong({**asdict(leg), **found} if isinstance(found, dict) else found, _OPERATING_POINT, None)
+    threshold = found.get("threshold") if isinstance(found, dict) else None
+    several = len(content["label_names"]) if len(content["label_names"]) != 2 or isinstance(content["counts"][0], list) else 0
+    if wrong is None and isinstance(threshold, list) and len(threshold) != several:
+        wrong = f"threshold has {len(threshold)} values for {len(content['label_names'])} label_names"
+    if wrong is not None:
+        logger.warning("%s: its operating_point is damaged (%s) and left out.", file, wrong)
+        return OperatingPoint.at_argmax(leg)
+    values = {name: found[name] for name in _OPERATING_POINT if name in found}
+    return OperatingPoint(leg, **{**values, "threshold": tuple(threshold) if isinstance(threshold, list) else float(threshold)})
+
+
+def _what_is_wrong(leg: Any, checks: Mapping[str, Any], known: tuple[list[float], list[int]] | None) -> str | None:
     if not isinstance(leg, dict):
         return f"it is {_shown(leg)}"
     for name, (is_valid, wanted) in checks.items():
@@ -94,7 +113,7 @@ def _what_is_wrong(leg: Any, checks: Mapping[str, Any], known: tuple[list[float]
             continue
         if name not in leg or not is_valid(leg[name]):
             return f"{name} must be {wanted}, got {_shown(leg.get(name))}"
-    if leg["ratio"] not in known[0] or leg["seed"] not in known[1]:
+    if known is not None and (leg["ratio"] not in known[0] or leg["seed"] not in known[1]):
         return "its ratio or seed is not of this sweep"
     if "tp" in leg and not sum(leg[name] for name in ("tp", "fp", "fn", "tn")):
         return "its confusion counts are all 0"
@@ -146,6 +165,14 @@ def _is_interval(value: Any) -> bool:
     return value is None or (_list_of(_is_share, 2)(value) and len(value) == 2 and value[0] <= value[1])
 
 
+def _is_threshold(value: Any) -> bool:
+    return any(is_valid(value) for is_valid in (_is_log_odds, _list_of(_is_log_odds)))
+
+
+def _is_log_odds(value: Any) -> bool:
+    return _is_number(value) and abs(value) < 1e6
+
+
 def _is_requirement(value: Any) -> bool:
     if value is None:
         return True
@@ -184,13 +211,14 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "versions": (_dict_of(_is_text), "a mapping of names to versions"),
     "kept_because": (_is_text, "a text"),
     "requirement": (_is_requirement, "a requirement such as 'recall>=0.95'"),
+    "threshold": (lambda value: value in ("any", "argmax"), "'any' or 'argmax'"),
     "search": (lambda value: value is None or _is_text(value), "a text"),
     "fingerprint": (_dict_of(_is_text), "a mapping of names to digests"),
     "arguments": (lambda value: isinstance(value, dict), "a mapping"),
     "points": (_is_list_or_none, "a list of legs"),
     "failed": (_is_list_or_none, "a list of legs"),
 }
-_OPTIONAL = {"kept_because", "requirement", "search", "fingerprint", "arguments", "failed"}
+_OPTIONAL = {"kept_because", "requirement", "threshold", "search", "fingerprint", "arguments", "failed"}
 _LEG = {
     "ratio": (_is_ratio, "a positive number"),
     "seed": (_is_count, "a whole number"),
@@ -205,5 +233,11 @@ _POINT = {
     "precision_interval": (_is_interval, "two numbers from 0 to 1"),
     "recall_interval": (_is_interval, "two numbers from 0 to 1"),
     "other_metrics": (_dict_of(_is_number), "a mapping of names to numbers"),
+}
+_OPERATING_POINT = {
+    **{name: check for name, check in _POINT.items() if name in ("tp", "fp", "fn", "tn", "precision", "recall", "f1")},
+    "threshold": (_is_threshold, "a number, or one for each label"),
+    "precision_interval": _POINT["precision_interval"],
+    "recall_interval": _POINT["recall_interval"],
 }
 _FAILED = {**_LEG, "reason": (_is_text, "a text")}

@@ -8,40 +8,50 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from .points import SweepPoint
+from ..weighting.task import Task
 
-_FORMS = "f1, f0.5, recall>=0.95, precision>=0.9 @90%, cost fp=1 fn=20, break-even"
+_FORMS = (
+    "f1, f0.5, mcc, recall>=0.95, precision>=0.9 @90%, recall>=0.95 and precision>=0.5, flagged<=200 per 10000, "
+    "cost fp=1 fn=20, break-even"
+)
 _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
+_BOUND = re.compile(rf"(recall|precision|flagged) ?([<>])=? ?{_NUMBER} ?(?:(%)|per {_NUMBER})?")
+_SIGN = {"recall": ">", "precision": ">", "flagged": "<"}
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a user requires of precision and recall, and how well a leg meets it.
+    """What a user requires of the decisions, and how well decisions meet it.
 
     Attributes
     ----------
     text : str
         The requirement in its normal form: `f1`, `recall>=0.95`, `cost fp=1 fn=20`.
-    kind : {"f", "recall", "precision", "cost", "break-even"}
+    objective : {"f", "mcc", "precision", "recall", "cost", "break-even"}
+        What is to be as high as possible (a cost, and the gap of the break-even, as low as possible) where the bounds hold.
     numbers : tuple of float
-        β; the least recall or precision; or the costs of a false positive and a false negative.
+        β of an F-measure; or the costs of a false positive and of a false negative.
+    bounds : tuple of (str, float)
+        Least `recall`, least `precision` and highest share `flagged`, as far as they are required.
     confidence : float or None
-        Level of the bootstrap interval whose lower end, instead of the value itself, has to reach the least recall or
-        precision.
+        Probability with which the bound is to hold on new data: see `guarantee`.
     """
 
     text: str
-    kind: str
+    objective: str
     numbers: tuple[float, ...] = ()
+    bounds: tuple[tuple[str, float], ...] = ()
     confidence: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Requirement:
         """Read a requirement as users write it.
 
-        `f1`, `f0.5`: the highest F-measure of that β. `recall>=0.95`: the highest precision among the legs with such a
-        recall; `precision>=0.9`: the highest recall with such a precision; `recall>=0.95 @90%` requires it of the lower
-        end of the 90% interval. `cost fp=1 fn=20`: the lowest cost per item. `break-even`: precision and recall nearest to
+        `f1`, `f0.5`: the highest F-measure of that β. `mcc`: the highest Matthews correlation. `recall>=0.95`: the highest
+        precision with such a recall; `precision>=0.9`: the highest recall with such a precision; `flagged<=200 per 10000`
+        or `flagged<=2%`: the highest recall where no larger share is predicted positive; joined by `and`, the highest F1, or
+        the one of precision and recall that has no bound. `recall>=0.95 @90%`: with a probability of 90% the recall on new
+        data is at least 0.95. `cost fp=1 fn=20`: the lowest cost per item. `break-even`: precision and recall nearest to
         each other.
 
         Raises
@@ -53,134 +63,149 @@ class Requirement:
         --------
         >>> Requirement.parse("Recall >= 95%").text
         'recall>=0.95'
+        >>> Requirement.parse("flagged <= 200 per 10000").bounds
+        (('flagged', 0.02),)
         """
         written = " ".join(str(text).lower().split())
-        if found := re.fullmatch(rf"f-?{_NUMBER}", written):
-            beta = float(found[1])
-            if beta > 0:
-                return cls(f"f{beta:.12g}", "f", (beta,))
-        if found := re.fullmatch(rf"(recall|precision) ?>=? ?{_NUMBER}(%?)(?: ?@ ?{_NUMBER} ?(%?))?", written):
-            least = float(found[2]) / (100 if found[3] else 1)
-            if not 0 < least <= 1:
-                raise InvalidInputError(
-                    f"the requirement {text!r} must have a number above 0 and up to 1, such as {found[1]}>=0.95."
-                )
-            if found[4] is None:
-                return cls(f"{found[1]}>={least:.12g}", found[1], (least,))
-            if not found[5] or not 0 < float(found[4]) < 100:
-                raise InvalidInputError(
-                    f"the requirement {text!r} must have a confidence between 0% and 100%, such as @90%."
-                )
-            return cls(f"{found[1]}>={least:.12g} @{found[4]}%", found[1], (least,), float(found[4]) / 100)
+        if (found := re.fullmatch(rf"f-?{_NUMBER}", written)) and float(found[1]) > 0:
+            return cls(f"f{float(found[1]):.12g}", "f", (float(found[1]),))
+        if written == "mcc":
+            return cls("mcc", "mcc")
+        if written in ("break-even", "breakeven", "break even"):
+            return cls("break-even", "break-even")
         if found := re.fullmatch(rf"cost fp ?= ?{_NUMBER},? fn ?= ?{_NUMBER}", written):
             costs = float(found[1]), float(found[2])
             if max(costs) > 0:
                 return cls(f"cost fp={costs[0]:.12g} fn={costs[1]:.12g}", "cost", costs)
-        if written in ("break-even", "breakeven", "break even"):
-            return cls("break-even", "break-even")
-        if re.search(r" (and|or) |[&|;+]", written):
-            raise InvalidInputError(
-                f"the requirement {text!r} has several parts: write one, such as 'recall>=0.95', which chooses the highest "
-                "precision with that recall."
-            )
-        raise InvalidInputError(f"{text!r} is not a requirement: write {_nearest(written)!r}, or one of {_FORMS}.")
+        bounded, _, level = (part.strip() for part in written.partition("@"))
+        parts = [_BOUND.fullmatch(part.strip()) for part in bounded.split(" and ")]
+        if not all(found and found[2] == _SIGN[found[1]] for found in parts):
+            raise InvalidInputError(f"{text!r} is not a requirement: write {_nearest(written)!r}, or one of {_FORMS}.")
+        bounds = dict(_bound(text, found) for found in parts if found)
+        if len(bounds) < len(parts):
+            raise InvalidInputError(f"the requirement {text!r} has two bounds of the same kind: write one of each.")
+        objective = "f" if {"recall", "precision"} <= bounds.keys() else "precision" if "recall" in bounds else "recall"
+        normal = " and ".join(f"{name}{_SIGN[name]}={value:.12g}" for name, value in bounds.items())
+        numbers = (1.0,) if objective == "f" else ()
+        confidence = None
+        if "@" in written:
+            confidence = _confidence(text, level, bounds)
+            normal += f" @{level}"
+        return cls(normal, objective, numbers, tuple(bounds.items()), confidence)
 
-    def score(self, measured: Any, lower: float | None = None) -> Any:
-        """How well a leg, or every threshold of a leg, meets the requirement: the higher the better.
+    def score(self, measured: Any) -> Any:
+        """How well decisions meet the requirement: the higher the better.
 
-        For a least recall or precision the score is 1 + the other one where it is reached, and below 0 by what is
-        missing elsewhere. A leg that calls everything positive never reaches it: that needs no model.
+        With bounds the score is 1 + the objective where they hold, and elsewhere −1 times what is missing in all. To call
+        everything positive never reaches a least recall or precision: that needs no model.
 
         Parameters
         ----------
-        measured : SweepPoint or Confusion
-        lower : float, optional
-            Lower end of the interval, which counts instead of the value where the requirement has a `confidence`.
+        measured : SweepPoint, OperatingPoint or Confusion
 
         Returns
         -------
         float, or float array with one score for each classification in a Confusion.
         """
-        precision, recall = np.asarray(measured.precision), np.asarray(measured.recall)
-        if self.kind == "f":
-            square = self.numbers[0] ** 2
-            if square == 1:
-                return measured.f1
-            both = square * precision + recall
-            return np.divide((1 + square) * precision * recall, both, out=np.zeros(both.shape), where=both > 0)[()]
-        if self.kind == "cost":
+        value = self.objective_of(measured)
+        if not self.bounds:
+            return value
+        missing = sum(np.maximum(0, gap) for gap in self.missing(measured).values())
+        if any(name != "flagged" for name, _ in self.bounds):
+            missing = missing + calls_everything_positive(measured)
+        return np.where(missing > 0, -missing, 1 + value)[()]
+
+    def missing(self, measured: Any) -> dict[str, Any]:
+        """By how much each bound is missed, by its name; not above 0 where it holds."""
+        return {
+            name: np.asarray(flagged(measured)) - bound if name == "flagged" else bound - np.asarray(getattr(measured, name))
+            for name, bound in self.bounds
+        }
+
+    def objective_of(self, measured: Any) -> Any:
+        """The value of the objective alone: the higher the better."""
+        if self.objective in ("precision", "recall"):
+            return np.asarray(getattr(measured, self.objective))[()]
+        if self.objective == "cost":
             return -self.cost(measured)
-        if self.kind == "break-even":
-            return np.where(_count(measured.tp) > 0, -np.abs(precision - recall), -2.0)[()]  # P = R = 0 does not count
-        own, other = (recall, precision) if self.kind == "recall" else (precision, recall)
-        own = np.where(calls_everything_positive(measured), 0.0, own if lower is None else lower)
-        return np.where(own >= self.numbers[0], 1 + other, own - self.numbers[0])[()]
+        if self.objective == "mcc":
+            tp, fp, fn, tn = _counts(measured)
+            product = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+            return np.divide(tp * tn - fp * fn, product, out=np.zeros(np.shape(product)), where=product > 0)[()]
+        if self.objective == "f" and self.numbers[0] == 1:
+            return measured.f1
+        precision, recall = np.asarray(measured.precision), np.asarray(measured.recall)
+        if self.objective == "break-even":
+            return np.where(_counts(measured)[0] > 0, -np.abs(precision - recall), -2.0)[()]  # P = R = 0 does not count
+        square = self.numbers[0] ** 2
+        both = square * precision + recall
+        return np.divide((1 + square) * precision * recall, both, out=np.zeros(both.shape), where=both > 0)[()]
 
     def cost(self, measured: Any) -> Any:
         """Expected cost per item, for a requirement of costs."""
-        tp, fp, fn, tn = (_count(getattr(measured, name)) for name in ("tp", "fp", "fn", "tn"))
-        return (self.numbers[0] * fp + self.numbers[1] * fn) / (tp + fp + fn + tn)
+        _, fp, fn, _ = _counts(measured)
+        return (self.numbers[0] * fp + self.numbers[1] * fn) / sum(_counts(measured))
 
-    @property
-    def is_least(self) -> bool:
-        """Whether a least recall or precision is required, instead of the best value of something."""
-        return self.kind in ("recall", "precision")
+    def check(self, task: Task) -> None:
+        """Refuse a requirement that has no meaning for a task.
+
+        Raises
+        ------
+        InvalidInputError
+        """
+        why = "a single confusion matrix"
+        if self.confidence is not None and task is not Task.BINARY:
+            why = "two classes: leave the @ out"
+        elif task is not Task.MULTICLASS or not (self.objective == "mcc" or "flagged" in dict(self.bounds)):
+            return
+        else:
+            why = "two classes, or several labels per example: write f1, or a least macro recall such as recall>=0.8"
+        raise InvalidInputError(f"the requirement {self.text} is for {why}.")
 
 
 def calls_everything_positive(measured: Any) -> Any:
     """Whether every item is predicted positive, some of them wrongly: bool, or array as for `Requirement.score`."""
-    return (_count(measured.tn) == 0) & (_count(measured.fn) == 0) & (_count(measured.fp) > 0)
+    _, fp, fn, tn = _counts(measured)
+    return (tn == 0) & (fn == 0) & (fp > 0)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The leg of a sweep that a requirement chooses.
-
-    Attributes
-    ----------
-    requirement : Requirement
-    point : SweepPoint
-        The first of the best legs.
-    met : bool
-        Whether it reaches the least recall or precision; if not, it is the nearest leg. True for the other kinds.
-    lower : float or None
-        Lower end of the interval, where the requirement has a `confidence`.
-    not_counted : tuple of float
-        Ratios whose legs call everything positive, and so reach no least recall or precision.
-    """
-
-    requirement: Requirement
-    point: SweepPoint
-    met: bool
-    lower: float | None = None
-    not_counted: tuple[float, ...] = ()
-
-    def __str__(self) -> str:
-        """Say the choice in one sentence."""
-        at = f"w_r = {self.point.ratio:.4g}: precision {self.point.precision:.3f}, recall {self.point.recall:.3f}"
-        if self.lower is not None:
-            at += f", lower end of the interval of {self.requirement.kind} {self.lower:.3f}"
-        if self.requirement.kind == "cost":
-            at += f", cost {self.requirement.cost(self.point):.4g} per item"
-        if calls_everything_positive(self.point):
-            at += "; it calls everything positive"
-        if self.met:
-            return f"{self.requirement.text} chooses {at}."
-        but = ""
-        if self.not_counted:
-            ratios = ", ".join(f"{ratio:.4g}" for ratio in self.not_counted)
-            but = f" except by calling everything positive (w_r = {ratios}), which does not count"
-        return f"No leg meets {self.requirement.text}{but}; the nearest is {at}."
+def flagged(measured: Any) -> Any:
+    """Share of the items that are predicted positive."""
+    tp, fp, fn, tn = _counts(measured)
+    return (tp + fp) / (tp + fp + fn + tn)
 
 
-def _count(counts: Any) -> Any:
-    return counts if np.ndim(counts) == 0 else np.sum(counts, axis=-1)
+def _counts(measured: Any) -> list[Any]:
+    counts = [getattr(measured, name) for name in ("tp", "fp", "fn", "tn")]
+    return [float(n) if np.ndim(n) == 0 else np.sum(n, axis=-1, dtype=np.float64) for n in counts]
+
+
+def _bound(text: str, found: re.Match[str]) -> tuple[str, float]:
+    value = float(found[3]) / (100 if found[4] else float(found[5] or 1) or 1)
+    if not 0 < value <= 1:
+        raise InvalidInputError(
+            f"the requirement {text!r} must have a number above 0 and up to 1, such as {found[1]}{found[2]}=0.95."
+        )
+    return found[1], value
+
+
+def _confidence(text: str, level: str, bounds: dict[str, float]) -> float:
+    if len(bounds) > 1 or "flagged" in bounds:
+        raise InvalidInputError(f"the requirement {text!r} must have a single least recall or precision before the @.")
+    if 1 in bounds.values():
+        raise InvalidInputError(f"the requirement {text!r} must be below 1: no number of examples makes that sure.")
+    found = re.fullmatch(rf"{_NUMBER}%", level)
+    if not found or not 0 < float(found[1]) < 100:
+        raise InvalidInputError(
+            f"the requirement {text!r} must have a confidence between 0% and 100%, such as @90%."
+        )
+    return float(found[1]) / 100
 
 
 def _nearest(written: str) -> str:
     number = re.search(_NUMBER, written)
-    forms = ["f1", "recall>=0.95", "precision>=0.9", "cost fp=1 fn=20", "break-even"]
+    forms = ["f1", "mcc", "recall>=0.95", "precision>=0.9", "flagged<=0.02", "cost fp=1 fn=20", "break-even"]
     (form,) = difflib.get_close_matches(written, forms, n=1, cutoff=0)
-    if number and 0 < float(number[0]) <= 1 and ">=" in form:
-        return form.split(">=")[0] + ">=" + number[0]
+    if number and 0 < float(number[0]) <= 1 and "=0" in form:
+        return form.split("=0")[0] + "=" + number[0]
     return form

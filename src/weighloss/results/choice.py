@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import expit
+
+from ..weighting.task import Task
+from .guarantee import certified_threshold, items_needed, split_to_certify, starting_threshold
+from .operating_point import OperatingPoint, at_threshold, best_threshold
+from .points import SweepPoint
+from .requirement import Requirement, calls_everything_positive
+
+Thresholds = Literal["any", "argmax"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The leg of a sweep, and its threshold, that a requirement chooses.
+
+    Attributes
+    ----------
+    requirement : Requirement
+    point : OperatingPoint
+        The leg and its threshold, with what they give on the evaluation set.
+    met : bool
+        Whether the bounds of the requirement hold on the evaluation set, or with the required confidence; if not, this is
+        the nearest leg. True for a requirement without bounds.
+    why_not : str
+        Why no guarantee could be given; empty where one is given, or none was asked for.
+    not_counted : tuple of float
+        Ratios whose legs call everything positive at argmax, and so reach no least recall or precision.
+    """
+
+    requirement: Requirement
+    point: OperatingPoint
+    met: bool
+    why_not: str = ""
+    not_counted: tuple[float, ...] = ()
+
+    @property
+    def because(self) -> str:
+        """Why this leg: "best F1", "chosen for recall>=0.95", or "nearest to recall>=0.95, which no leg meets"."""
+        wanted = self.requirement.text
+        if not self.met:
+            return f"nearest to {wanted}, which no leg meets"
+        return "best F1" if wanted == "f1" and self.point.is_argmax else f"chosen for {wanted}"
+
+    def __str__(self) -> str:
+        """Say the choice in one sentence, or two."""
+        wanted, point = self.requirement, self.point
+        at = f"w_r = {point.ratio:.4g}{_threshold(point)}: precision {point.precision:.3f}, recall {point.recall:.3f}"
+        if not point.is_argmax and isinstance(point.threshold, float):
+            at += f", {point.flagged:.1%} flagged"
+        if wanted.objective == "cost":
+            at += f", cost {wanted.cost(point):.4g} per item"
+        if calls_everything_positive(point):
+            at += "; it calls everything positive"
+        if self.met:
+            sure = ""
+            if wanted.confidence is not None:
+                sure = f" On new data of the same kind the bound holds with a probability of {100 * wanted.confidence:.4g}%."
+            return f"{wanted.text} chooses {at}.{sure}"
+        if self.why_not:
+            return f"{wanted.text} cannot be guaranteed: {self.why_not}. Without a guarantee, the choice is {at}."
+        but = ""
+        if self.not_counted:
+            ratios = ", ".join(f"{ratio:.4g}" for ratio in self.not_counted)
+            but = f" except by calling everything positive (w_r = {ratios}), which does not count"
+        missed = [f"{name} by {gap:.3f}" for name, gap in wanted.missing(point).items() if gap > 0]
+        by = f", which misses {' and '.join(missed)}" if len(wanted.bounds) > 1 else ""
+        return f"No leg meets {wanted.text}{but}; the nearest is {at}{by}."
+
+
+def choose(
+    requirement: Requirement,
+    legs: Sequence[SweepPoint],
+    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    thresholds: Thresholds = "any",
+    task: Task = Task.BINARY,
+    positive_label: int = 1,
+    counts: Any = None,
+) -> Choice:
+    """Choose the leg, and its threshold, that meets a requirement best: see `RatioSweep.choose`.
+
+    Parameters
+    ----------
+    requirement : Requirement
+    legs : sequence of SweepPoint
+        At least one.
+    predictions : callable
+        Returns logits and labels of a leg; called only where the threshold may move.
+    thresholds : {"any", "argmax"}
+    task, positive_label, counts
+        As for `best_threshold`.
+    """
+    if thresholds == "argmax" or requirement.objective == "break-even":  # which is a question about the ratio
+        return _at_argmax(requirement, legs)
+    if requirement.confidence is not None:
+        return _certified(requirement, legs, predictions, positive_label)
+    found = [best_threshold(requirement, *predictions(leg), task, positive_label, counts) for leg in legs]
+    best = int(np.argmax([value for value, _ in found]))
+    point = at_threshold(legs[best], *predictions(legs[best]), found[best][1], task, positive_label)
+    return Choice(requirement, point, met=_met(requirement, point))
+
+
+def _at_argmax(requirement: Requirement, legs: Sequence[SweepPoint]) -> Choice:
+    scores = [float(requirement.score(leg)) for leg in legs]
+    point = OperatingPoint.at_argmax(legs[scores.index(max(scores))])
+    everything = {leg.ratio for leg in legs if requirement.bounds and calls_everything_positive(leg)}
+    return Choice(requirement, point, _met(requirement, point), not_counted=tuple(sorted(everything)))
+
+
+def _certified(
+    requirement: Requirement,
+    legs: Sequence[SweepPoint],
+    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    positive_label: int,
+) -> Choice:
+    """The leg is chosen on some items and its threshold certified on the others, so that the choice is no luck."""
+    part, rest = split_to_certify(len(predictions(legs[0])[1]))
+    of_part = []
+    for leg in legs:
+        logits, labels = predictions(leg)
+        of_part.append(best_threshold(requirement, logits[part], labels[part], positive_label=positive_label))
+    best = int(np.argmax([value for value, _ in of_part]))
+    logits, labels = predictions(legs[best])
+    scores, positives = logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label], labels == positive_label
+    start = starting_threshold(requirement, positives[part], scores[part])
+    threshold = certified_threshold(requirement, positives[rest], scores[rest], start)
+    if threshold is not None:
+        point = at_threshold(legs[best], logits, labels, threshold, Task.BINARY, positive_label)
+        if not calls_everything_positive(point):
+            return Choice(requirement, point, met=True)
+    point = at_threshold(legs[best], logits, labels, of_part[best][1], Task.BINARY, positive_label)
+    (name, _), = requirement.bounds
+    needed, there = items_needed(requirement), int(positives[rest].sum())
+    kept = "the two thirds of the evaluation data that are kept for it"
+    why = f"no threshold of the chosen leg reaches it surely on {kept}"
+    if there < needed:
+        what = "positive examples without a miss" if name == "recall" else "flagged examples without an error"
+        why = f"it needs at least {needed} {what} in {kept}, where {there} are positive"
+    return Choice(requirement, point, met=False, why_not=why)
+
+
+def _met(requirement: Requirement, point: OperatingPoint) -> bool:
+    return not requirement.bounds or float(requirement.score(point)) >= 1
+
+
+def _threshold(point: OperatingPoint) -> str:
+    if point.is_argmax:
+        return ""
+    if isinstance(point.threshold, float):
+        return f" with the threshold {point.threshold:.3g} (probability {expit(point.threshold):.3g})"
+    return " with the thresholds " + ", ".join(f"{threshold:.3g}" for threshold in point.threshold)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .bootstrap import bootstrap, interval
+from .choice import choose
+from .operating_point import OperatingPoint, as_vector, at_threshold
+from .ratio_sweep import RatioSweep
+from .requirement import Requirement
+
+NATURAL, RATIO, THRESHOLD, PAIR = (
+    "natural ratio at argmax",
+    "best ratio at argmax",
+    "unweighted, best threshold",
+    "best ratio and threshold",
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Four ways to meet a requirement: is weighting worth it, or does moving the threshold do as well?
+
+    Attributes
+    ----------
+    requirement : Requirement
+    rules : dict of str to OperatingPoint
+        By what they are; chosen and measured on the evaluation set. Without a leg at the natural ratio, or an unweighted one,
+        there is no such row.
+    on_test : dict of str to OperatingPoint, or None
+        The same rules, measured on the test set; None where its predictions are not on disk.
+    difference : float or None
+        Objective of the requirement (see `Requirement`) of the best pair, minus that of the unweighted leg with its best
+        threshold: on the test set if there is one. None without an unweighted leg.
+    difference_interval : tuple of two floats, or None
+        95% bootstrap interval of the difference, both rules on the same resamples.
+    """
+
+    requirement: Requirement
+    rules: dict[str, OperatingPoint]
+    on_test: dict[str, OperatingPoint] | None
+    difference: float | None = None
+    difference_interval: tuple[float, float] | None = None
+
+
+def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
+    """Compare the best pair of ratio and threshold with what needs less: see `Comparison`.
+
+    Parameters
+    ----------
+    sweep : RatioSweep
+        With finished legs, and their predictions on disk.
+    requirement : str, optional
+        See `RatioSweep.choose`; the requirement of the sweep when None. A confidence (`@90%`) is left out.
+
+    Raises
+    ------
+    InvalidInputError
+        As `RatioSweep.choose`.
+    """
+    best = sweep.choose((requirement or sweep.requirement).partition("@")[0], threshold="any")
+    wanted = best.requirement
+    of_seed = [leg for leg in sweep.points if leg.seed == best.point.seed]
+    natural = next((leg for leg in of_seed if np.isclose(leg.ratio, sweep.natural_ratio)), None)
+    unweighted = next((leg for leg in of_seed if leg.ratio == 1), None)
+    rules = {} if natural is None else {NATURAL: OperatingPoint.at_argmax(natural)}
+    rules[RATIO] = choose(wanted, sweep.points, sweep.predictions, "argmax").point
+    if unweighted is not None:
+        rules[THRESHOLD] = choose(
+            wanted, [unweighted], sweep.predictions, "any", sweep.task, sweep.positive_label, sweep.counts
+        ).point
+    rules[PAIR] = best.point
+    has_test = all(sweep.has_predictions(rule.leg, "test") for rule in rules.values())
+    split = "test" if has_test else "evaluation"
+    on_test = {name: _on_test(sweep, rule) for name, rule in rules.items()} if has_test else None
+    if unweighted is None:
+        return Comparison(wanted, rules, on_test)
+    predictions = []
+    for rule in (rules[PAIR], rules[THRESHOLD]):
+        logits, labels = sweep.predictions(rule.leg, split)
+        predictions.append((logits - as_vector(rule.threshold, logits.shape[1], sweep.task, sweep.positive_label), labels))
+    pair, threshold = map(wanted.objective_of, bootstrap(predictions, sweep.task, sweep.positive_label).resampled)
+    measured = on_test or rules
+    difference = wanted.objective_of(measured[PAIR]) - wanted.objective_of(measured[THRESHOLD])
+    low, high = interval(pair - threshold, 0.95).tolist()
+    return Comparison(wanted, rules, on_test, float(difference), (low, high))
+
+
+def _on_test(sweep: RatioSweep, rule: OperatingPoint) -> OperatingPoint:
+    logits, labels = sweep.predictions(rule.leg, "test")
+    return at_threshold(rule.leg, logits, labels, rule.threshold, sweep.task, sweep.positive_label)

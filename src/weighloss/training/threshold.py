@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InvalidInputError
+from ..results.operating_point import as_vector
+from ..weighting.task import Task
+
+_RECORD = "threshold"  # of model.config
+
+
+def apply_threshold(model: Any, threshold: float | Sequence[float]) -> None:
+    """Let a model decide at a threshold: its most probable class is then the decision, wherever the model is loaded.
+
+    The threshold is subtracted from the bias of the last layer, so that the probability of the positive label is 0.5 at the
+    threshold. `model.config.threshold` says what was subtracted. A threshold that was applied before is removed first.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A classifier whose last layer is linear with a bias, in float32.
+    threshold : float, or sequence of float of shape (n_labels,)
+        With two classes, the log-odds above which an example is positive (`OperatingPoint.threshold`; the log-odds of a
+        probability p are log(p / (1 − p))). With several labels per example one for each label, and with more classes what
+        is subtracted from each logit. 0 is the rule that was trained.
+
+    Raises
+    ------
+    InvalidInputError
+        When the model has no such layer, or the threshold does not fit its classes.
+
+    Examples
+    --------
+    >>> from transformers import BertConfig, BertForSequenceClassification
+    >>> model = BertForSequenceClassification(BertConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1))
+    >>> apply_threshold(model, 1.5)
+    >>> model.config.threshold
+    [0.0, 1.5]
+    >>> remove_threshold(model)
+    """
+    config, given = model.config, np.asarray(threshold, dtype=np.float64)
+    task = Task.of_model(config)
+    if given.shape not in ((config.num_labels,), *([()] if task is Task.BINARY else [])) or not np.isfinite(given).all():
+        one = "a finite number" if task is Task.BINARY else f"{config.num_labels} finite numbers, one for each label"
+        raise InvalidInputError(f"threshold must be {one}, got {threshold!r}.")
+    bias = _last_bias(model)
+    remove_threshold(model)
+    value = float(given) if given.ndim == 0 else tuple(given.tolist())
+    vector = as_vector(value, config.num_labels, task, getattr(config, "positive_label", 1))
+    if vector.any():
+        _subtract(bias, vector)
+        config.update({_RECORD: vector.tolist()})
+
+
+def remove_threshold(model: Any) -> None:
+    """Undo `apply_threshold`: the model decides as it was trained. Nothing happens where no threshold was applied.
+
+    Raises
+    ------
+    InvalidInputError
+        When the model has no linear last layer with a bias.
+    """
+    applied = getattr(model.config, _RECORD, None)
+    if applied is not None:
+        _subtract(_last_bias(model), -np.asarray(applied))
+        forget_threshold(model)
+
+
+def forget_threshold(model: Any) -> None:
+    """Drop what the config says of a threshold: training starts from the shifted bias like from any other."""
+    vars(model.config).pop(_RECORD, None)
+
+
+def _subtract(bias: torch.Tensor, vector: np.ndarray) -> None:
+    with torch.no_grad():
+        bias -= torch.as_tensor(vector, dtype=bias.dtype, device=bias.device)
+
+
+def _last_bias(model: Any) -> torch.Tensor:
+    """The bias of the last linear layer, if that gives the logits."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    last = layers[-1] if layers else None
+    kind = type(model).__name__
+    if last is None or last.out_features != model.config.num_labels or last.bias is None:
+        raise InvalidInputError(
+            f"the threshold cannot be part of a {kind}, whose last layer is not linear with a bias for each of its "
+            f"{model.config.num_labels} classes: compare the difference of the logits with it where you predict."
+        )
+    if last.bias.dtype not in (torch.float32, torch.float64):
+        raise InvalidInputError(
+            f"the threshold needs weights of more digits than {last.bias.dtype} has: load the model with "
+            "dtype=torch.float32."
+        )
+    return last.bias
