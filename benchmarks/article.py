@@ -63,7 +63,9 @@ def paragraph(sweep: RatioSweep) -> str:
         for i in (0, int(np.argmin(np.abs(np.log(curve["ratio"] / natural)))), -1)
     ]
     of_seeds = [
-        replace(sweep, points=tuple(p for p in sweep.points if p.seed == seed), seeds=[seed], kept=None).break_even()
+        replace(
+            sweep, points=tuple(p for p in sweep.points if p.seed == seed), seeds=[seed], operating_point=None
+        ).break_even()
         for seed in sweep.seeds
     ]
     crossings = ", ".join("nowhere" if ratio is None else f"{ratio:.3g}" for ratio in (sweep.break_even(), *of_seeds))

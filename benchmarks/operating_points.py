@@ -91,7 +91,7 @@ def measure(sweep: RatioSweep, halves: int, with_scikit_learn: int) -> dict:
             if half < with_scikit_learn:
                 tuned = tuned_by_scikit_learn(wanted, scores[unweighted][here], positives[here])
                 rules["unweighted, scikit-learn's threshold"] = (unweighted, tuned)
-            for name, legs in {"best ratio and threshold": range(len(read))} .items():
+            for name, legs in {"best ratio and threshold": range(len(read))}.items():
                 leg = max(legs, key=lambda i: best[i][0])
                 rules[name] = (leg, best[leg][1])
             for name, wanted_legs in FEW.items():

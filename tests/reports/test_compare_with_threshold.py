@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,93 +8,113 @@ from sklearn.metrics import brier_score_loss
 
 from results.sweeps import golden_sweep, make_point, make_sweep, write_leg, write_sweep
 from weighloss import RatioSweep, reports
-from weighloss.results.files import write_predictions
-from weighloss.results.operating_point import LegThresholds
-from weighloss.results.requirement import Requirement
+from weighloss.results.comparison import compare
+from weighloss.results.files import of_split, write_predictions
 
 
 def cells(line: str) -> list[str]:
     return re.split(r" {2,}", line)
 
 
-def test_leg_and_thresholds_stand_in_one_table_with_intervals_and_then_the_calibration(tmp_path):
+def with_test_set(folder) -> RatioSweep:
+    """A sweep whose legs have predictions of a test set as well, on which the second leg is much better."""
+    sweep = write_sweep(folder)
+    labels = (np.random.default_rng(5).random(600) < 0.15).astype(int)
+    for point, strength in zip(sweep.points, (0.5, 6), strict=True):
+        scores = np.random.default_rng(6).normal(labels * strength - strength / 2, 1)
+        logits = np.stack([np.zeros(600), scores], axis=1).astype(np.float32)
+        write_predictions(folder / of_split(point.predictions, "test"), logits, labels, {})
+    return sweep
+
+
+def test_four_rules_stand_in_one_table_with_intervals_and_then_a_sentence(tmp_path):
     sweep = write_sweep(tmp_path)
-    requirement = f"recall>={sweep.points[1].recall - 0.001:.3f}"
-    header, *rows, calibration = reports.compare_with_threshold(sweep, requirement).splitlines()
-    thresholds = LegThresholds(sweep, sweep.points[0])
-    moved, equivalent = thresholds.best(Requirement.parse(requirement)), thresholds.at(1 / 8)
-    assert cells(header) == [f"For {requirement}", "precision", "recall"]
-    assert [cells(row)[0] for row in rows] == [
-        "w_r = 7 at argmax",
-        f"w_r = 1 at its best threshold {moved.threshold:.3g}",
-        "w_r = 1 at the threshold 1/(1 + 7) = 0.125",
-    ]
-    assert cells(rows[0])[1:] == [f"{sweep.points[1].precision:.3f}", f"{sweep.points[1].recall:.3f}"]
-    for row, point in zip(rows[1:], (moved, equivalent), strict=True):
-        for cell, name in zip(cells(row)[1:], ("precision", "recall"), strict=True):
-            least, most = getattr(point, f"{name}_interval")
-            assert cell == f"{getattr(point, name):.3f} ({least:.3f} to {most:.3f})"
-    assert max(map(len, (header, *rows))) < 100
-    positives, scores = sweep.positives_and_scores(sweep.points[1])
-    assert f"w_r = 7: Brier score {brier_score_loss(positives, expit(scores)):.4f}" in calibration
-    assert f"log w): Brier score {brier_score_loss(positives, expit(scores - np.log(7))):.4f}" in calibration
-    assert reports.summary(sweep, requirement).endswith(calibration)
-    assert reports.compare_with_threshold(sweep, f"{requirement} @90%").startswith(header)
+    header, *rows, verdict = reports.compare_with_threshold(sweep, "recall>=0.9").splitlines()
+    assert cells(header) == ["For recall>=0.9", "w_r", "threshold", "precision", "recall", "flagged"]
+    rules = compare(sweep, "recall>=0.9").rules
+    assert [cells(row)[0] for row in rows] == list(rules) == [
+        "natural ratio at argmax",
+        "best ratio at argmax",
+        "unweighted, best threshold",
+        "best ratio and threshold",
+    ]  # fmt: skip
+    for row, rule in zip(rows, rules.values(), strict=True):
+        for cell, name in zip(cells(row)[3:5], ("precision", "recall"), strict=True):
+            ends = getattr(rule, f"{name}_interval")
+            assert cell == f"{getattr(rule, name):.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
+        assert cells(row)[5] == f"{(rule.tp + rule.fp) / 400:.1%}"
+    assert (rules["natural ratio at argmax"].ratio, rules["unweighted, best threshold"].ratio) == (7, 1)
+    # Both legs rank the items alike, so that weighting gives nothing that a threshold does not.
+    assert "the threshold does all that weighting could do" in verdict or "+0.000" in verdict
+    assert reports.compare_with_threshold(sweep, "recall>=0.9 @90%").splitlines()[0] == header
+    assert reports.summary(sweep, "recall>=0.9").endswith("\n".join([header, *rows, verdict]))
 
 
-def test_a_leg_is_compared_with_the_unweighted_leg_of_its_own_seed(tmp_path):
-    labels = (np.arange(200) < 40).astype(int)
-    points = []
-    for seed, strength in ((1, 0.5), (2, 3.0)):
-        scores = np.random.default_rng(seed).normal(labels * strength - strength / 2, 1)
-        points += [
-            write_leg(tmp_path, 1.0, scores, labels, seed),
-            write_leg(tmp_path, 7.0, scores + 0.3, labels, seed),
-        ]
-    make_sweep(points, seeds=[1, 2]).save(tmp_path)
-    sweep = RatioSweep.load(tmp_path)
-    assert sweep.choose("recall>=0.9").point.seed == 2
-    best = LegThresholds(sweep, points[2]).best(Requirement.parse("recall>=0.9"))
-    assert f"best threshold {best.threshold:.3g}  {best.precision:.3f} (" in re.sub(
-        " {2,}", "  ", reports.compare_with_threshold(sweep, "recall>=0.9")
+def test_where_there_is_a_test_set_the_verdict_is_of_its_results(tmp_path):
+    sweep = with_test_set(tmp_path)
+    compared = compare(sweep, "recall>=0.9")
+    labels = (np.random.default_rng(5).random(600) < 0.15).astype(int)
+    for rule in compared.on_test.values():
+        logits, found = sweep.predictions(rule.leg, "test")
+        assert np.array_equal(found, labels)
+        assert rule.tp == np.sum((logits[:, 1] > rule.threshold) & (labels == 1))
+    text = reports.compare_with_threshold(sweep, "recall>=0.9")
+    assert [cells(row)[0] for row in text.splitlines()[5:9]] == [f"{name} (test data)" for name in compared.rules]
+    if compared.rules["best ratio and threshold"].ratio == 7:
+        assert compared.difference_interval[0] > 0
+        assert "Weighting is worth it here: with ratio and threshold the precision is +" in text
+        assert "on the test data" in text
+
+
+def test_the_difference_is_that_of_both_rules_on_the_same_items(tmp_path):
+    labels = (np.arange(400) < 80).astype(int)
+    weak, strong = (np.random.default_rng(0).normal(labels * s - s / 2, 1) for s in (1.0, 4.0))
+    points = [write_leg(tmp_path, 1.0, weak, labels), write_leg(tmp_path, 7.0, strong, labels)]
+    make_sweep(points).save(tmp_path)
+    compared = compare(RatioSweep.load(tmp_path), "precision>=0.9")
+    best, threshold = compared.rules["best ratio and threshold"], compared.rules["unweighted, best threshold"]
+    assert (best.ratio, threshold.ratio) == (7, 1)
+    assert compared.difference == pytest.approx(best.recall - threshold.recall)
+    low, high = compared.difference_interval
+    assert low < compared.difference < high
+    assert low > 0
+    assert "Weighting is worth it here: with ratio and threshold the recall is +" in reports.compare_with_threshold(
+        RatioSweep.load(tmp_path), "precision>=0.9"
     )
 
 
-def test_where_the_unweighted_leg_is_chosen_the_threshold_that_is_argmax_is_left_out(tmp_path):
+def test_the_calibration_of_the_chosen_leg_is_in_the_summary(tmp_path):
     sweep = write_sweep(tmp_path)
-    assert sweep.choose("precision>=0.7").point.ratio == 1
-    _, *rows, calibration = reports.compare_with_threshold(sweep, "precision>=0.7").splitlines()
-    assert len(rows) == 2
-    assert "Without the weighting" not in calibration
+    ratio = sweep.choose().point.ratio
+    positives, scores = sweep.positives_and_scores(sweep.choose().point.leg)
+    (line,) = [line for line in reports.summary(sweep).splitlines() if line.startswith("Probabilities")]
+    assert f"w_r = {ratio:g}: Brier score {brier_score_loss(positives, expit(scores)):.4f}" in line
+    if ratio != 1:
+        assert f"log w): Brier score {brier_score_loss(positives, expit(scores - np.log(ratio))):.4f}" in line
 
 
-def test_where_no_leg_meets_a_requirement_a_threshold_that_does_is_named(tmp_path):
-    sweep = write_sweep(tmp_path)
-    moved = LegThresholds(sweep, sweep.points[0]).best(Requirement.parse("recall>=1"))
-    assert max(point.recall for point in sweep.points) < 1 == moved.recall
-    least, most = moved.precision_interval
-    assert reports.compare_with_threshold(sweep, "recall>=1").startswith(
-        f"No leg meets recall>=1, but the unweighted leg does at the threshold {moved.threshold:.3g}: "
-        f"precision {moved.precision:.3f} ({least:.3f} to {most:.3f}), recall 1.000 ("
-    )
-    labels = np.array([0, 1] * 50)  # of pairs with one score, where no threshold is more precise than a half
-    logits = np.stack([np.zeros(100), np.repeat(np.linspace(-1, 1, 50), 2)], axis=1).astype(np.float32)
-    write_predictions(tmp_path / sweep.points[0].predictions, logits, labels, {})
-    assert reports.compare_with_threshold(sweep, "precision>=0.999") == ""
-
-
-def test_several_labels_have_no_threshold_of_the_theory():
-    rows = reports.compare_with_threshold(golden_sweep("several_labels"), "recall>=0.8").splitlines()
-    assert [cells(row)[0] for row in rows[:2]] == ["For recall>=0.8", "w_r = 5.452 at argmax"]
-    assert len(rows) == 3
+@pytest.mark.parametrize(("name", "requirement"), [("several_classes", "f1"), ("several_labels", "recall>=0.8")])
+def test_several_classes_and_several_labels_are_compared_too(name, requirement):
+    text = reports.compare_with_threshold(golden_sweep(name), requirement)
+    assert [cells(row)[0] for row in text.splitlines()[1:5]] == list(compare(golden_sweep(name), requirement).rules)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_without_predictions_or_an_unweighted_leg_or_with_several_classes_nothing_is_compared(tmp_path, lost):
+def test_without_predictions_and_for_the_break_even_nothing_is_compared(tmp_path, lost):
     sweep = write_sweep(tmp_path)
-    requirement = f"recall>={sweep.points[1].recall:.3f}"
+    assert reports.compare_with_threshold(sweep, "break-even") == ""
     (tmp_path / sweep.points[lost].predictions).unlink()
-    assert reports.compare_with_threshold(sweep, requirement) == ""
+    assert reports.compare_with_threshold(sweep, "recall>=0.9") == ""
     assert reports.compare_with_threshold(make_sweep([make_point(7, 15, 3, 5, 77)])) == ""
     assert reports.compare_with_threshold(make_sweep([])) == ""
-    assert reports.compare_with_threshold(golden_sweep("several_classes")) == ""
+
+
+def test_without_an_unweighted_leg_three_rules_are_compared_without_a_verdict(tmp_path):
+    sweep = write_sweep(tmp_path)
+    alone = replace(sweep, points=sweep.points[1:], ratios=[7.0])
+    rows = reports.compare_with_threshold(alone, "recall>=0.9").splitlines()[1:]
+    assert [cells(row)[0] for row in rows] == [
+        "natural ratio at argmax",
+        "best ratio at argmax",
+        "best ratio and threshold",
+    ]

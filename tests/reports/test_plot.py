@@ -4,11 +4,11 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
-from scipy.special import expit
 from sklearn.metrics import precision_recall_curve
 
 from results.sweeps import ARTICLE, golden_sweep, make_point, make_sweep
-from weighloss import FailedLeg, InvalidInputError, RatioSweep, plot_sweep
+from weighloss import FailedLeg, InvalidInputError, OperatingPoint, RatioSweep, plot_sweep
+from weighloss.results.operating_point import over_all_thresholds
 from weighloss.results.files import write_predictions
 
 
@@ -102,7 +102,7 @@ def test_the_plane_has_the_threshold_curve_of_the_unweighted_leg_under_the_point
     axes = plot_sweep(sweep)["precision_recall_plane"].axes[0]
     logits, labels = sweep.predictions(sweep.points[-1])
     precision, recall, _ = precision_recall_curve(labels, logits[:, 1] - logits[:, 0])
-    threshold = next(line for line in axes.lines if line.get_label() == "thresholds of the unweighted leg")
+    threshold = next(line for line in axes.lines if line.get_label() == "the unweighted leg, over all thresholds")
     assert threshold.get_xdata()[::-1] == pytest.approx(recall[:-1])
     assert threshold.get_ydata()[::-1] == pytest.approx(precision[:-1])
     labels = ", ".join(text.get_text() for text in axes.texts).split(", ")
@@ -122,25 +122,29 @@ def test_a_label_in_the_plane_covers_no_other_point():
     assert not any(box.contains(*at) for box in boxes for at in drawn)
 
 
-def test_without_an_unweighted_leg_the_plane_says_why_it_has_no_threshold_curve():
+def test_without_predictions_the_plane_says_why_it_has_no_threshold_curves():
     figure = plot_sweep(make_sweep(ARTICLE))["precision_recall_plane"]
-    assert "no leg at $w_r$ = 1" in text_of(figure)
+    assert "no predictions on disk" in text_of(figure)
 
 
-def test_the_plane_marks_the_best_threshold_of_the_unweighted_leg():
-    sweep = golden_sweep("binary")
-    axes = plot_sweep(sweep, requirement="recall>=0.99")["precision_recall_plane"].axes[0]
-    precision, recall, thresholds = precision_recall_curve(*sweep.positives_and_scores(sweep.points[2]))
-    best = np.flatnonzero(recall[:-1] >= 0.99)[precision[:-1][recall[:-1] >= 0.99].argmax()]
-    (square,) = [line for line in axes.lines if line.get_label().startswith("its best threshold for recall>=0.99:")]
-    assert list(square.get_xdata()) == [recall[best]]
-    assert list(square.get_ydata()) == pytest.approx([precision[best]])
-    assert square.get_label().endswith(f" {expit(thresholds[best]):.3g}")
-
-
-def test_more_than_two_classes_have_no_curve_over_the_thresholds():
-    figure = plot_sweep(golden_sweep("several_classes"))["precision_recall_plane"]
-    assert "more than two classes have no single threshold" in text_of(figure)
+@pytest.mark.parametrize(
+    ("name", "requirement"), [("binary", "recall>=0.9"), ("several_classes", "f1"), ("several_labels", "recall>=0.8")]
+)
+def test_the_frontier_is_above_every_leg_and_the_choice_has_its_intervals(name, requirement):
+    sweep = golden_sweep(name)
+    axes = plot_sweep(sweep, requirement=requirement)["precision_recall_plane"].axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    frontier = np.array(lines["frontier of all ratios and thresholds"].get_xydata())
+    assert (np.diff(frontier[:, 0]) < 0).all()
+    assert (np.diff(frontier[:, 1]) > 0).all()
+    for point in sweep.points:
+        counts = over_all_thresholds(*sweep.predictions(point), sweep.task, sweep.positive_label, sweep.counts)
+        for recall, precision in zip(counts.recall, counts.precision, strict=True):
+            assert any(at >= recall - 1e-9 and best >= precision - 1e-9 for at, best in frontier)
+    choice = sweep.choose(requirement)
+    star = next(line for label, line in lines.items() if str(label).startswith(choice.because))
+    assert (star.get_xdata(), star.get_ydata()) == ([choice.point.recall], [choice.point.precision])
+    assert any(list(line.get_xdata()) == choice.point.recall_interval for line in axes.lines)
 
 
 def test_a_sweep_that_is_not_finished_says_so(sweep):
@@ -178,7 +182,7 @@ def test_schemes_are_marked_on_the_axis_and_the_chosen_ratio_on_the_curves(sweep
     figure = plot_sweep(sweep, requirement="recall>=0.9", marks=["sqrt", "effective:0.99"])["precision_recall"]
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == [f"{name} {sweep.ratio_of(name):.3g}" for name in ("sqrt", "effective:0.99")]
-    choice = sweep.choose("recall>=0.9")
+    choice = sweep.choose("recall>=0.9", "any" if sweep.is_measurable else "argmax")
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert f"chosen for recall>=0.9: {at(choice.point.ratio)}" in [text.replace("\n", " ") for text in legend]
     assert any(list(line.get_xdata()) == [choice.point.ratio] * 2 for line in figure.axes[0].lines)
@@ -189,7 +193,9 @@ def test_schemes_are_marked_on_the_axis_and_the_chosen_ratio_on_the_curves(sweep
 
 @pytest.mark.parametrize("chart", ["precision_recall", "precision_recall_plane"])
 def test_the_legend_hides_nothing_that_is_drawn(sweep, chart):
-    sweep = dataclasses.replace(sweep, requirement="recall>=0.99 @99.99%", kept=1)
+    wanted = "recall>=0.9912 and precision>=0.9912 and flagged<=0.9912"
+    chosen = dataclasses.replace(OperatingPoint.at_argmax(sweep.points[1]), threshold=-12.34)
+    sweep = dataclasses.replace(sweep, requirement=wanted, threshold="any", operating_point=chosen)
     figure = plot_sweep(sweep, other_metrics={"f1": sweep.curve("f1")["f1"]}, marks=["sqrt"])[chart]
     figure.draw_without_rendering()
     axes = figure.axes[0]
@@ -216,13 +222,13 @@ def test_one_seed_draws_its_intervals_as_bands():
 
 def test_a_sweep_from_elsewhere_shows_what_was_chosen_without_its_predictions():
     points = [make_point(1, 8, 1, 12, 79), make_point(7, 15, 3, 5, 77)]
-    chosen = {"requirement": "recall>=0.7 @90%", "kept": 1, "kept_because": "chosen for recall>=0.7 @90%"}
+    rule = dataclasses.replace(OperatingPoint.at_argmax(points[1]), threshold=0.5)
+    chosen = {"requirement": "recall>=0.7 @90%", "threshold": "any", "operating_point": rule}
     figures = plot_sweep(make_sweep(points, **chosen))
     legend = [text.get_text() for text in figures["precision_recall"].axes[0].get_legend().get_texts()]
-    assert f"model kept for recall>=0.7 @90%: {at(7)}" in " ".join(legend).replace("\n", " ")
+    said = f"chosen for recall>=0.7 @90%: {at(7)}, the threshold 0.5 (probability 0.622)"
+    assert said in " ".join(legend).replace("\n", " ")
     assert "no predictions on disk" in text_of(figures["precision_recall_plane"])
-    with pytest.raises(InvalidInputError, match="needs the predictions"):
-        plot_sweep(make_sweep(points), requirement="recall>=0.7 @90%")
 
 
 def test_with_several_seeds_the_star_is_the_leg_that_is_chosen():

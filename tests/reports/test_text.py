@@ -65,7 +65,7 @@ def test_with_several_seeds_the_mark_is_the_leg_that_is_chosen():
     points = [make_point(1, 14, 2, 6, 78, 1), make_point(7, 19, 1, 1, 79, 1)]
     points += [make_point(1, 14, 2, 6, 78, 2), make_point(7, 2, 3, 18, 77, 2)]  # on average w_r = 1 has the higher F1
     sweep = make_sweep(points, seeds=[1, 2])
-    assert sweep.choose().point == points[1]
+    assert sweep.choose().point.leg == points[1]
     assert {row[0] for row in reports.rows(sweep) if "best F1" in row[-1]} == {"7"}
     assert "Best F1. At w_r = 7:" in reports.summary(sweep)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from weighloss import RatioSweep, SweepPoint
+from weighloss import OperatingPoint, RatioSweep, SweepPoint
 from weighloss.results.files import write_predictions
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -50,6 +50,8 @@ def make_sweep(points, seeds=(42,), natural_ratio=7.0, label_names=("ham", "spam
         "versions": {"weighloss": "0"},
         "points": tuple(points),
     }
+    if (kept := changes.pop("kept", None)) is not None:
+        changes["operating_point"] = OperatingPoint.at_argmax(points[kept])
     return RatioSweep(**content | changes)
 
 

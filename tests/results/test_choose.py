@@ -1,15 +1,26 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.sweeps import make_point, make_sweep
+from results.sweeps import make_point, make_sweep, write_sweep
 from weighloss import InvalidInputError, RatioSweep
-from weighloss.results.files import write_predictions
 from weighloss.results.requirement import Requirement
 
 counts = st.tuples(*[st.integers(0, 50)] * 4).filter(lambda counts: counts[0] + counts[2] > 0)
-REQUIREMENTS = ["f1", "f0.5", "f2", "recall>=0.8", "precision>=0.7", "cost fp=1 fn=20", "cost fp=0 fn=1", "break-even"]
+REQUIREMENTS = [
+    "f1",
+    "mcc",
+    "f0.5",
+    "f2",
+    "recall>=0.8",
+    "precision>=0.7",
+    "cost fp=1 fn=20",
+    "cost fp=0 fn=1",
+    "break-even",
+]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +36,11 @@ REQUIREMENTS = ["f1", "f0.5", "f2", "recall>=0.8", "precision>=0.7", "cost fp=1 
         ("cost fp=0.00001 fn=12345678", "cost fp=1e-05 fn=12345678"),
         ("recall>=0.95123456", "recall>=0.95123456"),
         ("breakeven", "break-even"),
+        ("MCC", "mcc"),
+        ("flagged <= 200 per 10000", "flagged<=0.02"),
+        ("flagged<=2%", "flagged<=0.02"),
+        ("Recall >= 95% and precision>=0.5", "recall>=0.95 and precision>=0.5"),
+        ("precision>=.5 and flagged<=5 per 100", "precision>=0.5 and flagged<=0.05"),
     ],
 )
 def test_requirements_are_understood_as_they_are_written(written, text):
@@ -44,7 +60,12 @@ def test_requirements_are_understood_as_they_are_written(written, text):
         ("cost fp=0 fn=0", "write 'cost fp=1 fn=20'"),
         ("recall>=0.9 @100%", "between 0% and 100%"),
         ("recall>=0.9 @0.9", "such as @90%"),
-        ("recall>=0.9 and precision>=0.5", "write one, such as"),
+        ("recall>=0.9 and recall>=0.5", "two bounds of the same kind"),
+        ("recall>=0.9 and precision>=0.5 @90%", "a single least recall or precision before the @"),
+        ("flagged<=2% @90%", "a single least recall or precision before the @"),
+        ("recall>=1 @90%", "must be below 1"),
+        ("recall<=0.9", "write 'recall>=0.9'"),
+        ("flagged<=200 per 100", "must have a number above 0 and up to 1, such as flagged<=0.95"),
         ("f1 @90%", "write 'f1'"),
         ("", "or one of f1"),
     ],
@@ -58,7 +79,7 @@ def test_what_is_no_requirement_is_refused_with_the_nearest_that_is(written, sen
 @given(cases=st.lists(counts, min_size=1, max_size=12), requirement=st.sampled_from(REQUIREMENTS))
 def test_no_other_point_is_better_than_the_one_chosen(cases, requirement):
     sweep = make_sweep([make_point(2.0**i, *case) for i, case in enumerate(cases)])
-    choice = sweep.choose(requirement)
+    choice = sweep.choose(requirement, threshold="argmax")
     chosen = choice.point
     if requirement in ("recall>=0.8", "precision>=0.7"):
         own, other, least = ("recall", "precision", 0.8) if "recall" in requirement else ("precision", "recall", 0.7)
@@ -76,6 +97,9 @@ def test_no_other_point_is_better_than_the_one_chosen(cases, requirement):
         if requirement.startswith("f"):
             square = float(requirement[1:]) ** 2
             return (1 + square) * point.tp / max((1 + square) * point.tp + square * point.fn + point.fp, 1)
+        if requirement == "mcc":
+            tp, fp, fn, tn = (getattr(point, name) for name in ("tp", "fp", "fn", "tn"))
+            return (tp * tn - fp * fn) / max(np.sqrt(float((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))), 1e-9)
         if requirement.startswith("cost"):
             fp, fn = (1, 20) if "fp=1" in requirement else (0, 1)
             return -(fp * point.fp + fn * point.fn) / (point.tp + point.fp + point.fn + point.tn)
@@ -88,40 +112,75 @@ def test_no_other_point_is_better_than_the_one_chosen(cases, requirement):
 
 def test_the_choice_says_what_was_chosen_or_what_comes_nearest():
     sweep = make_sweep([make_point(1, 8, 1, 12, 79), make_point(7, 15, 3, 5, 77), make_point(70, 19, 21, 1, 59)])
-    assert str(sweep.choose("recall>=0.7")) == "recall>=0.7 chooses w_r = 7: precision 0.833, recall 0.750."
-    nearest = "No leg meets recall>=0.99; the nearest is w_r = 70: precision 0.475, recall 0.950."
-    assert str(sweep.choose("recall>=0.99")) == nearest
-    assert str(sweep.choose("cost fp=1 fn=20")).endswith("recall 0.950, cost 0.41 per item.")
+    said = {
+        wanted: str(sweep.choose(wanted, "argmax")) for wanted in ("recall>=0.7", "recall>=0.99", "cost fp=1 fn=20")
+    }
+    assert said["recall>=0.7"] == "recall>=0.7 chooses w_r = 7: precision 0.833, recall 0.750."
+    assert said["recall>=0.99"] == "No leg meets recall>=0.99; the nearest is w_r = 70: precision 0.475, recall 0.950."
+    assert said["cost fp=1 fn=20"].endswith("recall 0.950, cost 0.41 per item.")
+    assert str(sweep.choose("recall>=0.9 and precision>=0.5", "argmax")) == (
+        "No leg meets recall>=0.9 and precision>=0.5; the nearest is w_r = 70: precision 0.475, recall 0.950, which misses "
+        "precision by 0.025."
+    )
     everything = make_sweep([make_point(1, 8, 1, 12, 79), make_point(70, 20, 80, 0, 0)])
-    assert str(everything.choose("recall>=0.7")) == (
+    assert str(everything.choose("recall>=0.7", "argmax")) == (
         "No leg meets recall>=0.7 except by calling everything positive (w_r = 70), which does not count; the nearest is "
         "w_r = 1: precision 0.889, recall 0.400."
     )
     cheapest = "w_r = 70: precision 0.200, recall 1.000, cost 0.8 per item; it calls everything positive."
-    assert str(everything.choose("cost fp=1 fn=20")) == f"cost fp=1 fn=20 chooses {cheapest}"
+    assert str(everything.choose("cost fp=1 fn=20", "argmax")) == f"cost fp=1 fn=20 chooses {cheapest}"
     with pytest.raises(InvalidInputError, match="no finished leg"):
         make_sweep([]).choose("f1")
 
 
-def test_a_careful_requirement_needs_the_lower_end_of_the_interval(tmp_path):
-    generator = np.random.default_rng(0)
-    labels = (generator.random(300) < 0.2).astype(int)
-    points = []
-    for ratio, found in ((1, 0.9), (10, 0.97)):
-        predicted = np.where(labels == 1, generator.random(300) < found, generator.random(300) < 0.02 * ratio)
-        tp, fp = int((predicted & (labels == 1)).sum()), int((predicted & (labels == 0)).sum())
-        point = make_point(ratio, tp, fp, int(labels.sum()) - tp, int((labels == 0).sum()) - fp)
-        write_predictions(tmp_path / point.predictions, np.stack([1.0 - predicted, predicted], axis=1), labels, {})
-        points.append(point)
-    make_sweep(points).save(tmp_path)
-    sweep = RatioSweep.load(tmp_path)
-    low, high = (sweep.intervals(0.9).recall[i, 0] for i in (0, 1))
-    least = f"recall>={(low + points[0].recall) / 2:.3f}"
-    assert low < points[0].recall
-    assert high > low
-    assert sweep.choose(least).point.ratio == 1
-    careful = sweep.choose(f"{least} @90%")
-    assert careful.point.ratio == 10
-    assert str(careful).endswith(f", lower end of the interval of recall {high:.3f}.")
-    with pytest.raises(InvalidInputError, match="leave the @ out"):
-        make_sweep(points).choose(f"{least} @90%")
+def test_a_requirement_is_answered_by_ratio_and_threshold_together(tmp_path):
+    sweep = write_sweep(tmp_path)
+    at_argmax, choice = sweep.choose("recall>=0.99", "argmax"), sweep.choose("recall>=0.99")
+    assert not at_argmax.met
+    assert choice.met
+    assert choice.point.recall >= 0.99
+    logits, labels = sweep.predictions(choice.point.leg)
+    predicted = logits[:, 1] - logits[:, 0] > choice.point.threshold
+    assert (choice.point.tp, choice.point.fp) == (np.sum(predicted & (labels == 1)), np.sum(predicted & (labels == 0)))
+    assert choice.point.flagged == predicted.mean()
+    assert f"with the threshold {choice.point.threshold:.3g}" in str(choice)
+    assert sweep.choose() == sweep.choose("f1", "argmax")  # where nobody says what for, no threshold moves
+    few = sweep.choose("flagged<=5%")
+    assert few.point.flagged <= 0.05
+
+
+def test_a_guarantee_is_said_and_so_is_what_it_lacks(tmp_path):
+    sweep = write_sweep(tmp_path, size=2000)
+    choice = sweep.choose("recall>=0.9 @90%")
+    assert choice.met
+    assert choice.point.recall > 0.9
+    assert str(choice).endswith("On new data of the same kind the bound holds with a probability of 90%.")
+    nothing = sweep.choose("recall>=0.999 @90%")
+    assert not nothing.met
+    assert "it needs at least 2302 positive examples without a miss in the two thirds of the evaluation data" in str(
+        nothing
+    )
+    with pytest.raises(InvalidInputError, match="leave out threshold='argmax'"):
+        sweep.choose("recall>=0.9 @90%", "argmax")
+
+
+def test_without_predictions_only_the_trained_ratios_or_the_choice_of_the_record_are_answered(tmp_path):
+    sweep = write_sweep(tmp_path)
+    choice = sweep.choose("recall>=0.97")
+    replace(sweep, requirement="recall>=0.97", threshold="any", operating_point=choice.point).save(tmp_path)
+    for point in sweep.points:
+        (tmp_path / point.predictions).unlink()
+    again = RatioSweep.load(tmp_path)
+    assert again.choose().point == choice.point
+    with pytest.raises(InvalidInputError, match="write threshold='argmax'"):
+        again.choose("recall>=0.9")
+    assert again.choose("recall>=0.9", "argmax").point.is_argmax
+
+
+def test_what_has_no_meaning_for_a_task_is_refused():
+    three = make_sweep([make_point(1, 8, 2, 12, 78)], label_names=["a", "b", "c"])
+    for requirement in ("mcc", "flagged<=2%", "recall>=0.9 @90%"):
+        with pytest.raises(InvalidInputError, match="is for"):
+            three.choose(requirement)
+    with pytest.raises(InvalidInputError, match="threshold must be 'any' or 'argmax', got 0.5"):
+        three.choose("f1", 0.5)

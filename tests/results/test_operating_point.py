@@ -5,13 +5,16 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, precision_recall_curve
 
-from results.sweeps import make_point, make_sweep, write_sweep
-from weighloss import InvalidInputError
-from weighloss.results.metrics import Confusion, expected_calibration_error
-from weighloss.results.operating_point import LegThresholds, confusion_at_thresholds
+from results.sweeps import make_point
+from weighloss import Task
+from weighloss.results.metrics import Confusion, confusion, expected_calibration_error
+from weighloss.results.operating_point import at_threshold, best_threshold, confusion_at_thresholds
 from weighloss.results.requirement import Requirement
 
-REQUIREMENTS = ["f1", "f0.5", "f2", "recall>=0.8", "precision>=0.7", "cost fp=1 fn=20", "cost fp=0 fn=1", "break-even"]
+REQUIREMENTS = [
+    "f1", "f0.5", "mcc", "recall>=0.8", "precision>=0.7", "flagged<=0.3", "recall>=0.8 and precision>=0.5",
+    "cost fp=1 fn=20", "cost fp=0 fn=1", "break-even",
+]  # fmt: skip
 scored = st.lists(st.tuples(st.booleans(), st.integers(-9, 9)), min_size=1, max_size=40).filter(
     lambda items: any(positive for positive, _ in items)
 )
@@ -43,39 +46,91 @@ def test_the_score_of_many_thresholds_is_the_score_of_each(items, requirement):
         assert requirement.score(point) == pytest.approx(score)
 
 
-@given(seed=st.integers(0, 10**6), requirement=st.sampled_from(["f1", "recall>=0.9", "precision>=0.8", "break-even"]))
+@pytest.mark.parametrize(
+    "requirement", ["recall>=0.9", "precision>=0.8", "flagged<=20%", "recall>=0.8 and precision>=0.5"]
+)
+@given(seed=st.integers(0, 10**6))
 @settings(max_examples=20, deadline=None)
-def test_no_threshold_of_the_precision_recall_curve_is_better(tmp_path_factory, seed, requirement):
-    sweep = write_sweep(tmp_path_factory.mktemp("sweep"), seed, 120)
-    best = LegThresholds(sweep, sweep.points[0]).best(Requirement.parse(requirement))
-    curve = precision_recall_curve(*sweep.positives_and_scores(sweep.points[0]))
-    precision, recall = curve[0][:-1], curve[1][:-1]
-    if requirement == "f1":
-        assert best.f1 == pytest.approx((2 * precision * recall / np.maximum(precision + recall, 1e-9)).max())
-    elif requirement == "recall>=0.9":
-        assert best.precision == pytest.approx(precision[recall >= 0.9].max())
-    elif requirement == "precision>=0.8":
-        meeting = recall[precision >= 0.8]
-        assert (best.recall == pytest.approx(meeting.max())) if meeting.size else best.precision < 0.8
-    else:
-        found = recall > 0
-        assert abs(best.precision - best.recall) == pytest.approx(np.abs(precision - recall)[found].min())
+def test_the_threshold_meets_the_bounds_wherever_some_threshold_does(requirement, seed):
+    wanted, (logits, labels) = Requirement.parse(requirement), scored_items(seed, 150)
+    scores = (logits[:, 1] - logits[:, 0]).astype(float)
+    _, all_of_them = confusion_at_thresholds(labels == 1, scores)
+    possible = (wanted.score(all_of_them) >= 1).any()
+    value, threshold = best_threshold(wanted, logits, labels)
+    counts = confusion(scores > threshold, labels == 1, [1])
+    assert (wanted.score(counts) >= 1) == possible
+    assert np.isfinite(value)
 
 
-def test_a_threshold_of_one_half_is_argmax_and_elkans_threshold_is_the_weighted_leg_where_the_theory_holds(tmp_path):
-    sweep = write_sweep(tmp_path)
-    thresholds = LegThresholds(sweep, sweep.points[0])
-    for threshold, point in ((0.5 + 1e-9, sweep.points[0]), (1 / 8 + 1e-9, sweep.points[1])):
-        found = thresholds.at(threshold)
-        assert (found.tp, found.fp, found.fn, found.tn) == (point.tp, point.fp, point.fn, point.tn)
-        assert (found.precision, found.recall, found.f1) == pytest.approx((point.precision, point.recall, point.f1))
-        assert found.precision_interval[0] < found.precision < found.precision_interval[1]
+@pytest.mark.parametrize("requirement", ["f1", "f2", "mcc", "cost fp=1 fn=20"])
+def test_on_many_items_the_threshold_is_that_of_the_best_point_of_the_curve(requirement):
+    wanted, (logits, labels) = Requirement.parse(requirement), scored_items(0, 20_000)
+    scores = (logits[:, 1] - logits[:, 0]).astype(float)
+    _, threshold = best_threshold(wanted, logits, labels)
+    _, all_of_them = confusion_at_thresholds(labels == 1, scores)
+    counts = confusion(scores > threshold, labels == 1, [1])
+    assert wanted.score(counts) == pytest.approx(wanted.score(all_of_them).max(), abs=0.005)
 
 
-def test_more_than_two_classes_have_no_threshold():
-    sweep = make_sweep([make_point(1, 8, 2, 12, 78)], label_names=["a", "b", "c"])
-    with pytest.raises(InvalidInputError, match="3 classes have no single score"):
-        LegThresholds(sweep, sweep.points[0])
+def test_the_order_of_the_classes_and_the_place_of_the_positive_one_change_nothing():
+    wanted, (logits, labels) = Requirement.parse("recall>=0.9"), scored_items(0, 500)
+    value, threshold = best_threshold(wanted, logits, labels)
+    swapped = best_threshold(wanted, logits[:, ::-1].copy(), 1 - labels, positive_label=0)
+    assert swapped == (pytest.approx(value), pytest.approx(threshold))
+    leg = make_point(1, 8, 2, 12, 78)
+    first, second = (
+        at_threshold(leg, found, truth, threshold, Task.BINARY, positive)
+        for found, truth, positive in ((logits, labels, 1), (logits[:, ::-1], 1 - labels, 0))
+    )
+    assert first == second
+    assert first.tp == np.sum((logits[:, 1] - logits[:, 0] > threshold) & (labels == 1))
+
+
+def test_no_threshold_is_within_rounding_of_a_score():
+    wanted, (logits, labels) = Requirement.parse("recall>=0.9"), scored_items(3, 4000)
+    logits = logits * 1e-3  # scores so close that many differ by rounding only
+    _, threshold = best_threshold(wanted, logits, labels)
+    assert np.abs(logits[:, 1] - logits[:, 0] - threshold).min() > 0.4e-4
+
+
+def test_several_labels_have_a_threshold_each_and_meet_the_requirement_each():
+    wanted = Requirement.parse("recall>=0.8")
+    of_labels = [scored_items(seed, 300) for seed in range(3)]
+    logits = np.stack([logits[:, 1] - logits[:, 0] for logits, _ in of_labels], axis=1)
+    labels = np.stack([labels for _, labels in of_labels], axis=1)
+    labels[:50, 0] = -100
+    _, thresholds = best_threshold(wanted, logits, labels, Task.MULTILABEL)
+    for i, threshold in enumerate(thresholds):
+        counted = labels[:, i] >= 0
+        alone = best_threshold(wanted, np.stack([0 * logits[counted, i], logits[counted, i]], 1), labels[counted, i])
+        assert threshold == pytest.approx(alone[1])
+        assert np.mean(logits[labels[:, i] == 1, i] > threshold) >= 0.8
+    point = at_threshold(make_point(1, 8, 2, 12, 78), logits, labels, thresholds, Task.MULTILABEL)
+    assert point.tp == np.sum((logits > thresholds) & (labels == 1))
+
+
+def test_several_classes_are_moved_along_the_family_of_the_weights():
+    generator, counts = np.random.default_rng(0), np.array([700, 200, 100])
+    labels = generator.choice(3, 900, p=counts / counts.sum())
+    logits = generator.normal(0, 1, (900, 3)) + np.log(counts) + 2 * np.eye(3)[labels]
+    wanted = Requirement.parse("recall>=0.99")  # out of reach: the highest macro recall is the nearest
+    value, thresholds = best_threshold(wanted, logits, labels, Task.MULTICLASS, counts=counts)
+    exponent = (thresholds[0] - thresholds[2]) / np.log(7)
+    assert thresholds[0] - thresholds[1] == pytest.approx(exponent * np.log(3.5))
+    assert exponent == pytest.approx(1, abs=0.25)  # the Bayes rule of the balanced error subtracts log n_c
+    moved = at_threshold(make_point(1, 8, 2, 12, 78), logits, labels, thresholds, Task.MULTICLASS)
+    recalls = [np.mean((logits - thresholds).argmax(1)[labels == i] == i) for i in range(3)]
+    assert moved.recall == pytest.approx(np.mean(recalls))
+    assert moved.recall > 0.05 + np.mean([np.mean(logits.argmax(1)[labels == i] == i) for i in range(3)])
+    assert value < 0
+
+
+def scored_items(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels of a classifier whose log-odds overlap; a fifth of the items is positive."""
+    generator = np.random.default_rng(seed)
+    labels = (np.arange(size) % 5 == 0).astype(int)
+    scores = generator.normal(labels * 2 - 1, 1)
+    return np.stack([-scores / 2, scores / 2], axis=1), labels
 
 
 def test_the_calibration_error_is_its_formula():

@@ -161,7 +161,7 @@ def test_sweep_two_processes(tmp_path):
         swept(tmp_path / "one" / str(average), average, batch=16)
         whole[average] = RatioSweep.load(tmp_path / str(average))
         compare(RatioSweep.load(tmp_path / "one" / str(average)), whole[average])
-        replace(whole[average], points=whole[average].points[:2], kept=None).save(tmp_path / str(average))
+        replace(whole[average], points=whole[average].points[:2], operating_point=None).save(tmp_path / str(average))
 
     # cut off after two legs, they go on
     torchrun(script, tmp_path)
@@ -170,7 +170,7 @@ def test_sweep_two_processes(tmp_path):
         assert [replace(point, seconds=0) for point in again.points] == [
             replace(point, seconds=0) for point in whole[average].points
         ]
-        assert again.kept == whole[average].kept
+        assert again.operating_point == whole[average].operating_point
 
 
 def compare(sweep_of_one: RatioSweep, sweep_of_two: RatioSweep) -> None:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from weighloss import (
     WeightedLossConfig,
     WeightedLossTrainer,
     precision_recall,
+    reports,
 )
 from weighloss.results.files import has_no_room
 from weighloss.sweep.leg import InitialState
@@ -49,7 +51,7 @@ def make_sweep(
     )
 
 
-@pytest.mark.parametrize("choose", ["f1", "recall>=0.9", "cost fp=1 fn=20", "precision>=0.1 @90%"])
+@pytest.mark.parametrize("choose", [None, "recall>=0.9", "cost fp=1 fn=20", "precision>=0.1 @90%"])
 def test_by_default_the_trainer_holds_the_chosen_legs_model_and_it_is_in_the_folder(
     tmp_path, train_data, eval_data, choose
 ):
@@ -57,11 +59,23 @@ def test_by_default_the_trainer_holds_the_chosen_legs_model_and_it_is_in_the_fol
     trainer = make_sweep(tmp_path, train_data, eval_data, callback, {"learning_rate": 3e-3, "num_train_epochs": 1})
     trainer.train()
     sweep = RatioSweep.load(tmp_path)
-    kept = sweep.kept_point
-    assert kept == sweep.choose(choose).point == callback.sweep.kept_point
+    kept = sweep.operating_point
+    assert kept == sweep.choose(choose).point == callback.sweep.operating_point
+    assert kept.is_argmax == (choose is None)
     assert trainer.model.config.weight_ratio == trainer.args.weight_ratio == kept.ratio
-    assert trainer.model.config.requirement == sweep.requirement == choose
-    assert np.array_equal(trainer.predict(eval_data).predictions, sweep.predictions(kept)[0])
+    assert trainer.model.config.requirement == sweep.requirement == (choose or "f1")
+    logits, labels = sweep.predictions(kept.leg)
+    held = trainer.predict(eval_data)
+    assert np.allclose(held.predictions, logits - [0, kept.threshold], atol=1e-5)
+    if choose is None:
+        assert np.array_equal(held.predictions, logits)
+        assert not hasattr(trainer.model.config, "threshold")
+    else:
+        assert trainer.model.config.threshold == [0, kept.threshold]
+    # Its most probable class is the decision of the chosen rule, for every example.
+    assert np.array_equal(held.predictions.argmax(1), logits[:, 1] - logits[:, 0] > kept.threshold)
+    assert held.metrics["test_tp"] == kept.tp
+    assert held.metrics["test_recall"] == pytest.approx(kept.recall)
     saved = type(trainer.model).from_pretrained(tmp_path)
     assert torch.equal(parameters(saved), parameters(trainer.model))
     assert saved.config.weight_ratio == kept.ratio
@@ -337,13 +351,50 @@ def test_another_requirement_of_a_finished_sweep_trains_the_leg_whose_model_is_g
     config = {"learning_rate": 3e-3}
     make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback([0.2, 2, 300]), config).train()
     first = RatioSweep.load(tmp_path)
-    callback = RatioSweepCallback([0.2, 2, 300], choose="cost fp=1000 fn=1")
+    callback = RatioSweepCallback([0.2, 2, 300], choose="cost fp=1000 fn=1", threshold="argmax")
     trainer = make_sweep(tmp_path, train_data, eval_data, callback, config, [Steps()])
     trainer.train()
     assert callback.sweep.kept_point.ratio != first.kept_point.ratio
     assert set(steps) == {callback.sweep.kept_point.ratio} == {trainer.args.weight_ratio}
     kept = callback.sweep.predictions(callback.sweep.kept_point)[0]
     assert np.array_equal(trainer.predict(eval_data).predictions, kept)
+
+
+def test_another_threshold_for_the_leg_that_is_kept_trains_nothing(tmp_path, train_data, eval_data):
+    config = {"learning_rate": 3e-3}
+    weights = []
+    for choose in (None, "recall>=0.9", "precision>=0.9", None):
+        callback = RatioSweepCallback([9], choose=choose)
+        trainer = make_sweep(tmp_path, train_data, eval_data, callback, config)
+        trainer.train()
+        rule = RatioSweep.load(tmp_path).operating_point
+        saved = type(trainer.model).from_pretrained(tmp_path)
+        assert getattr(saved.config, "threshold", [0, 0]) == [0, rule.threshold]
+        weights.append(saved.classifier.bias.detach() + torch.tensor([0, rule.threshold]))
+        assert trainer.state.global_step in (0, callback.sweep.points[0].global_step)
+        if choose is not None:
+            assert rule.threshold
+    assert all(torch.allclose(bias, weights[0], atol=1e-6) for bias in weights)
+
+
+def test_legs_are_measured_on_the_test_set_too_and_nothing_is_chosen_on_it(tmp_path, train_data, eval_data):
+    test_data = eval_data.select(range(5, 25))
+    callback = RatioSweepCallback([1, 9], choose="recall>=0.9", test_dataset=test_data)
+    trainer = make_sweep(tmp_path / "with", train_data, eval_data, callback, {"learning_rate": 3e-3})
+    trainer.train()
+    sweep = RatioSweep.load(tmp_path / "with")
+    for point in sweep.points:
+        logits, labels = sweep.predictions(point, "test")
+        assert np.array_equal(labels, test_data["label"])
+        assert np.allclose(logits, sweep.predictions(point)[0][5:25], atol=1e-5)
+    assert "(test data)" in reports.compare_with_threshold(sweep)
+    without = RatioSweepCallback([1, 9], choose="recall>=0.9")
+    make_sweep(tmp_path / "without", train_data, eval_data, without, {"learning_rate": 3e-3}).train()
+    assert replace(without.sweep.operating_point.leg, seconds=0) == replace(sweep.operating_point.leg, seconds=0)
+    assert without.sweep.operating_point.threshold == sweep.operating_point.threshold
+    with pytest.raises(InvalidInputError, match="the test data differs"):
+        other = RatioSweepCallback([1, 9], choose="recall>=0.9", test_dataset=test_data.select(range(10)))
+        make_sweep(tmp_path / "with", train_data, eval_data, other, {"learning_rate": 3e-3}).train()
 
 
 def test_a_sweep_that_is_killed_leaves_every_finished_leg(tmp_path):

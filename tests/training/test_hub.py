@@ -93,7 +93,7 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert "w_r x natural" in " ".join(swept.stdout.split())
     sweep = RatioSweep.load(tmp_path / "out")
     assert [point.ratio for point in sweep.points] == [1, 9]
-    assert (sweep.kept, sweep.kept_because) == (0, "chosen for cost fp=1000 fn=1")
+    assert (sweep.kept_point, sweep.kept_because) == (sweep.points[0], "chosen for cost fp=1000 fn=1")
     assert hub.files("user/spam").keys() == {".gitattributes"}
 
     pushed = run(hub, tmp_path, *named_command(swept.stderr), token=TOKEN)
@@ -109,7 +109,7 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     texts = [text for text, _ in MESSAGES["validation"]]
     back = run(hub, tmp_path / "out", "-c", BACK, json.dumps(texts))
     assert back.returncode == 0, back.stderr
-    kept, _ = sweep.predictions(sweep.points[sweep.kept])
+    kept, _ = sweep.predictions(sweep.kept_point)
     expected = np.exp(kept) / np.exp(kept).sum(axis=1, keepdims=True)
     assert np.abs(np.array(json.loads(back.stdout)) - expected).max() < 1e-6
 

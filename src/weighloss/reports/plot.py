@@ -221,7 +221,9 @@ def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
 
 def _star(axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, choice: Choice) -> None:
     seed = f", seed {choice.point.seed}" if len(sweep.seeds) > 1 else ""
-    label = f"{choice.because}: $w_r$\u00a0=\u00a0{_short(choice.point.ratio)}{seed}"  # spaces at which no line is broken
+    label = (
+        f"{choice.because}: $w_r$\u00a0=\u00a0{_short(choice.point.ratio)}{seed}"  # spaces at which no line is broken
+    )
     if not choice.point.is_argmax:
         label += f", {threshold_text(choice.point)}"
     axes.plot(x, y, "*", color="black", markersize=12, zorder=7, label=label)

@@ -71,7 +71,9 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
     lines += [] if natural is None else [f"Natural ratio. {sentence(sweep, natural)}"]
     if (choice := marked_choice(sweep, requirement)) is not None:
         because = choice.because[0].upper() + choice.because[1:]
-        lines.append(f"{because}. {choice_sentence(sweep, choice)}{f' But {choice.why_not}.' if choice.why_not else ''}")
+        lines.append(
+            f"{because}. {choice_sentence(sweep, choice)}{f' But {choice.why_not}.' if choice.why_not else ''}"
+        )
     else:
         name = sweep.positive_name if sweep.task is Task.BINARY else "label"
         found = any(point.tp for point in sweep.points)
@@ -129,7 +131,9 @@ def rows(sweep: RatioSweep, requirement: str | None = None) -> list[list[str]]:
             "natural": np.isclose(ratio, sweep.natural_ratio),
             "unweighted": ratio == 1,
             "break-even": ratio == break_even,
-            "" if choice is None else choice.because: marked is not None and marked.is_argmax and ratio == marked.ratio,
+            "" if choice is None else choice.because: marked is not None
+            and marked.is_argmax
+            and ratio == marked.ratio,
             "nothing predicted positive": sweep.predicts_no_positive(ratio),
             "model kept": kept is not None and ratio == kept.ratio,
         }
@@ -226,11 +230,15 @@ def marked_choice(sweep: RatioSweep, requirement: str | None = None) -> Choice |
     """
     if not any(point.tp and not calls_everything_positive(point) for point in sweep.points):
         return None
-    if requirement is None and (sweep.is_measurable or sweep.operating_point is not None or sweep.threshold == "argmax"):
+    if requirement is None and (
+        sweep.is_measurable or sweep.operating_point is not None or sweep.threshold == "argmax"
+    ):
         choice = sweep.choose()
     else:
         asked = requirement or sweep.requirement
-        choice = sweep.choose(asked if sweep.is_measurable else asked.partition("@")[0], "any" if sweep.is_measurable else "argmax")
+        choice = sweep.choose(
+            asked if sweep.is_measurable else asked.partition("@")[0], "any" if sweep.is_measurable else "argmax"
+        )
     bad = choice.point.tp == 0 or calls_everything_positive(choice.point)
     return None if choice.requirement.objective == "f" and not choice.requirement.bounds and bad else choice
 
@@ -261,7 +269,9 @@ def compare_with_threshold(sweep: RatioSweep, requirement: str | None = None) ->
         for name, rule in rules.items():
             threshold = "argmax" if rule.is_argmax else threshold_text(rule).split(" ", 2)[2]
             share = "" if sweep.task is Task.MULTICLASS else f"{rule.flagged:.1%}"
-            cells = [with_interval(getattr(rule, end), getattr(rule, f"{end}_interval")) for end in ("precision", "recall")]
+            cells = [
+                with_interval(getattr(rule, end), getattr(rule, f"{end}_interval")) for end in ("precision", "recall")
+            ]
             lines.append([name + data, f"{rule.ratio:.4g}", threshold, *cells, share])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines]

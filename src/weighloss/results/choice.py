@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from ..weighting.task import Task
 from .guarantee import certified_threshold, items_needed, split_to_certify, starting_threshold
-from .operating_point import OperatingPoint, at_threshold, best_threshold
+from .operating_point import OperatingPoint, Threshold, at_threshold, best_threshold
 from .points import SweepPoint
 from .requirement import Requirement, calls_everything_positive
 
@@ -96,14 +96,29 @@ def choose(
     task, positive_label, counts
         As for `best_threshold`.
     """
-    if thresholds == "argmax" or requirement.objective == "break-even":  # which is a question about the ratio
+    if thresholds == "argmax" or requirement.objective == "break-even":
         return _at_argmax(requirement, legs)
     if requirement.confidence is not None:
         return _certified(requirement, legs, predictions, positive_label)
-    found = [best_threshold(requirement, *predictions(leg), task, positive_label, counts) for leg in legs]
-    best = int(np.argmax([value for value, _ in found]))
+    found = leg_scores(requirement, legs, predictions, thresholds, task, positive_label, counts)
+    best = int(np.argmax([score for score, _ in found]))
     point = at_threshold(legs[best], *predictions(legs[best]), found[best][1], task, positive_label)
     return Choice(requirement, point, met=_met(requirement, point))
+
+
+def leg_scores(
+    requirement: Requirement,
+    legs: Sequence[SweepPoint],
+    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    thresholds: Thresholds = "any",
+    task: Task = Task.BINARY,
+    positive_label: int = 1,
+    counts: Any = None,
+) -> list[tuple[float, Threshold]]:
+    """How well each leg meets a requirement, and with which threshold; the parameters are those of `choose`."""
+    if thresholds == "argmax" or requirement.objective == "break-even":  # which is a question about the ratio
+        return [(float(requirement.score(leg)), 0.0) for leg in legs]
+    return [best_threshold(requirement, *predictions(leg), task, positive_label, counts) for leg in legs]
 
 
 def _at_argmax(requirement: Requirement, legs: Sequence[SweepPoint]) -> Choice:
@@ -127,7 +142,10 @@ def _certified(
         of_part.append(best_threshold(requirement, logits[part], labels[part], positive_label=positive_label))
     best = int(np.argmax([value for value, _ in of_part]))
     logits, labels = predictions(legs[best])
-    scores, positives = logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label], labels == positive_label
+    scores, positives = (
+        logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label],
+        labels == positive_label,
+    )
     start = starting_threshold(requirement, positives[part], scores[part])
     threshold = certified_threshold(requirement, positives[rest], scores[rest], start)
     if threshold is not None:
@@ -135,7 +153,7 @@ def _certified(
         if not calls_everything_positive(point):
             return Choice(requirement, point, met=True)
     point = at_threshold(legs[best], logits, labels, of_part[best][1], Task.BINARY, positive_label)
-    (name, _), = requirement.bounds
+    ((name, _),) = requirement.bounds
     needed, there = items_needed(requirement), int(positives[rest].sum())
     kept = "the two thirds of the evaluation data that are kept for it"
     why = f"no threshold of the chosen leg reaches it surely on {kept}"

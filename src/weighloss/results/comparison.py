@@ -79,7 +79,9 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
     predictions = []
     for rule in (rules[PAIR], rules[THRESHOLD]):
         logits, labels = sweep.predictions(rule.leg, split)
-        predictions.append((logits - as_vector(rule.threshold, logits.shape[1], sweep.task, sweep.positive_label), labels))
+        predictions.append(
+            (logits - as_vector(rule.threshold, logits.shape[1], sweep.task, sweep.positive_label), labels)
+        )
     pair, threshold = map(wanted.objective_of, bootstrap(predictions, sweep.task, sweep.positive_label).resampled)
     measured = on_test or rules
     difference = wanted.objective_of(measured[PAIR]) - wanted.objective_of(measured[THRESHOLD])

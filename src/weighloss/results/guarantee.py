@@ -42,7 +42,7 @@ def certified_threshold(
     ----------
     Angelopoulos, A. et al. (2021), Learn then Test, arXiv 2110.01052.
     """
-    (name, least), = requirement.bounds
+    ((name, least),) = requirement.bounds
     distinct, confusion = confusion_at_thresholds(positives, scores)
     safe = np.append(-np.diff(distinct) > MIN_GAP, True)
     between = ((distinct + np.append(distinct[1:], distinct[-1] - 1)) / 2)[safe]
@@ -66,7 +66,7 @@ def split_to_certify(num_items: int) -> tuple[np.ndarray, np.ndarray]:
 
 def starting_threshold(requirement: Requirement, positives: np.ndarray, scores: np.ndarray) -> float:
     """The threshold at which a least precision is the surest on these items, which take no part in the tests."""
-    (_, least), = requirement.bounds
+    ((_, least),) = requirement.bounds
     distinct, confusion = confusion_at_thresholds(positives, scores)
     p_values = binom.sf(confusion.tp[:, 0] - 1, confusion.tp[:, 0] + confusion.fp[:, 0], least)
     return float(distinct[np.argmin(p_values)])
@@ -80,7 +80,7 @@ def items_needed(requirement: Requirement) -> int:
     >>> items_needed(Requirement.parse("recall>=0.96 @90%"))
     57
     """
-    (_, least), = requirement.bounds
+    ((_, least),) = requirement.bounds
     return math.ceil(math.log(1 - _level(requirement)) / math.log(least) - 1e-9)
 
 

@@ -79,6 +79,11 @@ class OperatingPoint:
         return values if isinstance(values, float) else tuple(values)
 
     @property
+    def metrics(self) -> dict[str, Any]:
+        """Precision, recall and F1, their intervals, and the losses of the leg, as an evaluation reports them."""
+        return self.leg.metrics | {name: getattr(self, name) for name in ("precision", "recall", "f1", *INTERVALS)}
+
+    @property
     def flagged(self) -> float:
         """Share of the items that are predicted positive."""
         return float(flagged(self))
@@ -191,7 +196,9 @@ def over_all_thresholds(
         family = _Exponents(logits, labels, np.asarray(counts))
         return Confusion(*(part[0] for part in vars(family.confusion(np.ones((1, len(labels))))).values()))
     if task is Task.BINARY:
-        return confusion_at_thresholds(labels == positive_label, logits[:, positive_label] - logits[:, 1 - positive_label])[1]
+        return confusion_at_thresholds(
+            labels == positive_label, logits[:, positive_label] - logits[:, 1 - positive_label]
+        )[1]
     counted = labels != IGNORE_INDEX
     return confusion_at_thresholds(labels[counted] == 1, logits[counted])[1]
 

@@ -16,7 +16,7 @@ from ..weighting.class_weights import ClassWeights
 from ..weighting.labels import IGNORE_INDEX
 from ..weighting.task import Task
 from .bootstrap import Intervals, bootstrap, interval
-from .choice import Choice, Thresholds, choose
+from .choice import Choice, Thresholds, choose, leg_scores
 from .files import PREDICTIONS_FOLDER, SWEEP_FILE, Split, is_readable, of_split, read_predictions, write_json
 from .operating_point import OperatingPoint
 from .points import FailedLeg, SweepPoint
@@ -288,7 +288,9 @@ class RatioSweep:
         wanted = Requirement.parse(requirement)
         wanted.check(self.task)
         if wanted.confidence is not None and threshold == "argmax":
-            raise InvalidInputError(f"{wanted.text} needs a threshold that is certified: leave out threshold='argmax'.")
+            raise InvalidInputError(
+                f"{wanted.text} needs a threshold that is certified: leave out threshold='argmax'."
+            )
         if not self.points:
             raise InvalidInputError("the sweep has no finished leg to choose from: let it run.")
         if threshold == "any" and not self.is_measurable:
@@ -299,6 +301,12 @@ class RatioSweep:
                 "threshold='argmax' to compare the trained ratios alone."
             )
         return choose(wanted, self.points, self.predictions, threshold, self.task, self.positive_label, self.counts)
+
+    def scores(self) -> list[float]:
+        """How well each point meets the requirement of the sweep, as `choose` compares them."""
+        wanted = Requirement.parse(self.requirement)
+        asked = wanted, self.points, self.predictions, self.threshold, self.task, self.positive_label, self.counts
+        return [score for score, _ in leg_scores(*asked)]
 
     @property
     def is_measurable(self) -> bool:

@@ -95,14 +95,20 @@ def _operating_point(file: Path, content: dict[str, Any], leg: SweepPoint) -> Op
         return OperatingPoint.at_argmax(leg)
     wrong = _what_is_wrong({**asdict(leg), **found} if isinstance(found, dict) else found, _OPERATING_POINT, None)
     threshold = found.get("threshold") if isinstance(found, dict) else None
-    several = len(content["label_names"]) if len(content["label_names"]) != 2 or isinstance(content["counts"][0], list) else 0
+    several = (
+        len(content["label_names"])
+        if len(content["label_names"]) != 2 or isinstance(content["counts"][0], list)
+        else 0
+    )
     if wrong is None and isinstance(threshold, list) and len(threshold) != several:
         wrong = f"threshold has {len(threshold)} values for {len(content['label_names'])} label_names"
     if wrong is not None:
         logger.warning("%s: its operating_point is damaged (%s) and left out.", file, wrong)
         return OperatingPoint.at_argmax(leg)
     values = {name: found[name] for name in _OPERATING_POINT if name in found}
-    return OperatingPoint(leg, **{**values, "threshold": tuple(threshold) if isinstance(threshold, list) else float(threshold)})
+    return OperatingPoint(
+        leg, **{**values, "threshold": tuple(threshold) if isinstance(threshold, list) else float(threshold)}
+    )
 
 
 def _what_is_wrong(leg: Any, checks: Mapping[str, Any], known: tuple[list[float], list[int]] | None) -> str | None:

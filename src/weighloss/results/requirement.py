@@ -84,7 +84,9 @@ class Requirement:
         bounds = dict(_bound(text, found) for found in parts if found)
         if len(bounds) < len(parts):
             raise InvalidInputError(f"the requirement {text!r} has two bounds of the same kind: write one of each.")
-        objective = "f" if {"recall", "precision"} <= bounds.keys() else "precision" if "recall" in bounds else "recall"
+        objective = (
+            "f" if {"recall", "precision"} <= bounds.keys() else "precision" if "recall" in bounds else "recall"
+        )
         normal = " and ".join(f"{name}{_SIGN[name]}={value:.12g}" for name, value in bounds.items())
         numbers = (1.0,) if objective == "f" else ()
         confidence = None
@@ -118,7 +120,9 @@ class Requirement:
     def missing(self, measured: Any) -> dict[str, Any]:
         """By how much each bound is missed, by its name; not above 0 where it holds."""
         return {
-            name: np.asarray(flagged(measured)) - bound if name == "flagged" else bound - np.asarray(getattr(measured, name))
+            name: np.asarray(flagged(measured)) - bound
+            if name == "flagged"
+            else bound - np.asarray(getattr(measured, name))
             for name, bound in self.bounds
         }
 
@@ -136,7 +140,9 @@ class Requirement:
             return measured.f1
         precision, recall = np.asarray(measured.precision), np.asarray(measured.recall)
         if self.objective == "break-even":
-            return np.where(_counts(measured)[0] > 0, -np.abs(precision - recall), -2.0)[()]  # P = R = 0 does not count
+            return np.where(_counts(measured)[0] > 0, -np.abs(precision - recall), -2.0)[
+                ()
+            ]  # P = R = 0 does not count
         square = self.numbers[0] ** 2
         both = square * precision + recall
         return np.divide((1 + square) * precision * recall, both, out=np.zeros(both.shape), where=both > 0)[()]
@@ -196,9 +202,7 @@ def _confidence(text: str, level: str, bounds: dict[str, float]) -> float:
         raise InvalidInputError(f"the requirement {text!r} must be below 1: no number of examples makes that sure.")
     found = re.fullmatch(rf"{_NUMBER}%", level)
     if not found or not 0 < float(found[1]) < 100:
-        raise InvalidInputError(
-            f"the requirement {text!r} must have a confidence between 0% and 100%, such as @90%."
-        )
+        raise InvalidInputError(f"the requirement {text!r} must have a confidence between 0% and 100%, such as @90%.")
     return float(found[1]) / 100
 
 

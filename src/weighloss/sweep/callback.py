@@ -16,14 +16,16 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging as hf_logging
 
 from ..errors import InvalidInputError, SweepStoppedError
+from ..results.choice import Thresholds
 from ..results.files import has_no_room
 from ..results.points import FailedLeg, SweepPoint
 from ..results.ratio_sweep import RatioSweep
+from ..training.threshold import apply_threshold
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
 from .checks import check_sweep
 from .leg import InitialState, Leg, run_leg
 from .output import SweepOutput
-from .resume import load_weights, locked, model_folder, planned_sweep, resumed_sweep
+from .resume import load_weights, locked, model_folder, planned_sweep, resumed_sweep, saved_threshold
 from .search import RatioSearch
 from .settings import SweepSettings
 
@@ -43,8 +45,8 @@ class RatioSweepCallback(TrainingRunner):
     predictions and its point are on disk, with its model if it is the best so far. A sweep that is run again resumes: with
     the legs that are missing, and within a leg with the checkpoint of the Trainer.
 
-    At the end the trainer holds the model of the leg that `choose` chooses, and it is saved in the output folder, beside
-    the charts. `num_train_epochs` of the arguments is not used; with `max_steps` every leg has as many steps.
+    At the end the trainer holds the model of the leg that `choose` chooses, with its threshold (see `apply_threshold`), and
+    it is saved in the output folder, beside the charts. `num_train_epochs` of the arguments is not used; with `max_steps` every leg has as many steps.
 
     Parameters
     ----------
@@ -59,8 +61,14 @@ class RatioSweepCallback(TrainingRunner):
         As for `ratio_grid`.
     ratio_span : float, default 100
         As for `ratio_grid`.
-    choose : str, default "f1"
-        Requirement that chooses the leg whose model the trainer holds at the end: see `RatioSweep.choose`.
+    choose : str, optional
+        Requirement that chooses the leg, and its threshold, whose model the trainer holds at the end: see
+        `RatioSweep.choose`. When None, the leg with the highest F1 as it was trained.
+    threshold : {"any", "argmax"}, default "any"
+        "argmax" lets `choose` choose among the trained ratios alone, so that the model decides as it was trained.
+    test_dataset : Dataset, optional
+        Held-out data on which each leg is measured too: nothing is chosen on it, and `reports.compare_with_threshold` reports
+        the results there.
     output_dir : path, optional
         Output folder of the sweep; `args.output_dir` when None.
     dataset_name : str, optional
@@ -89,7 +97,9 @@ class RatioSweepCallback(TrainingRunner):
         epochs_per_ratio: int = 1,
         num_ratios: int = 13,
         ratio_span: float = 100.0,
-        choose: str = "f1",
+        choose: str | None = None,
+        threshold: Thresholds = "any",
+        test_dataset: Any = None,
         output_dir: str | Path | None = None,
         dataset_name: str | None = None,
         evaluate_on: str | None = None,
@@ -101,6 +111,8 @@ class RatioSweepCallback(TrainingRunner):
             num_ratios=num_ratios,
             ratio_span=ratio_span,
             choose=choose,
+            threshold=threshold,
+            test_dataset=test_dataset,
             output_dir=output_dir,
             dataset_name=dataset_name,
             evaluate_on=evaluate_on,
@@ -144,7 +156,9 @@ class RatioSweepCallback(TrainingRunner):
         with progress:
             while (leg := on_main_process(trainer, output.next_leg)) is not None:
                 progress.start(leg)
-                finished = run_leg(trainer, leg, self.settings.evaluation_set(trainer), initial)
+                finished = run_leg(
+                    trainer, leg, self.settings.evaluation_set(trainer), initial, self.settings.test_dataset
+                )
                 if on_main_process(trainer, output.add_predictions, finished):
                     trainer.save_without_pushing(str(leg.model_folder))
                 self.sweep = on_main_process(trainer, output.add_point, finished)
@@ -172,18 +186,22 @@ def open_output(stack: ExitStack, settings: SweepSettings, planned: RatioSweep) 
 
 def hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> None:
     """Let the trainer hold the model of the chosen leg, and save it with the charts in the output folder."""
-    point = sweep.kept_point
-    if point is None:
+    rule = sweep.operating_point
+    if rule is None:
         return
-    folder = model_folder(sweep, point, output.leg_of(point).model_folder)
+    folder = model_folder(sweep, rule.leg, output.leg_of(rule.leg).model_folder)
     assert folder is not None
     trainer.optimizer, trainer.lr_scheduler = trainer.given_optimizers  # those of the last leg only take memory
     trainer.accelerator.free_memory()
     with _no_bars_for_files():
-        load_weights(trainer, folder)
-        trainer.args.weight_ratio = point.ratio
+        model = load_weights(trainer, folder)
+        trainer.args.weight_ratio = rule.ratio
         trainer.record_class_weights()
-        if folder != output.folder:
+        try:
+            apply_threshold(model, rule.threshold)
+        except InvalidInputError as error:
+            logger.warning("%s", error)
+        if folder != output.folder or saved_threshold(folder) != getattr(model.config, "threshold", None):
             trainer.save_without_pushing(str(output.folder))
     if trainer.is_world_process_zero():
         from ..reports.plot import plot_sweep  # matplotlib takes longer to import than all of weighloss

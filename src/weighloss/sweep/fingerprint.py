@@ -26,7 +26,7 @@ _KNOWN = {field.name for field in fields(WeightedLossConfig)}  # a user's own ma
 # Attributes of a configuration that describe the weighting, or that only a saved model has.
 _NOT_OF_THE_MODEL = (
     "_", "architectures", "class_counts", "class_weights", "dtype", "natural_ratio", "positive_label", "requirement",
-    "torch_dtype", "transformers_version", "weight_ratio",
+    "threshold", "torch_dtype", "transformers_version", "weight_ratio",
 )  # fmt: skip
 
 

@@ -68,7 +68,8 @@ class Leg:
 class FinishedLeg:
     """The result of a leg, and its predictions for every evaluation item: float32 logits and int64 labels.
 
-    `batch_size` is the one that the batch-size finder has found, if it was asked to.
+    `batch_size` is the one that the batch-size finder has found, if it was asked to; `test` has the logits and labels of the
+    test set, if there is one.
     """
 
     leg: Leg
@@ -76,6 +77,7 @@ class FinishedLeg:
     logits: np.ndarray
     labels: np.ndarray
     batch_size: int | None = None
+    test: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class InitialState:
@@ -126,7 +128,9 @@ class InitialState:
             vars(callback).update(copy.deepcopy(attributes))
 
 
-def run_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial: InitialState) -> FinishedLeg:
+def run_leg(
+    trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial: InitialState, test_set: Any = None
+) -> FinishedLeg:
     """Run one leg: one call of the base `Trainer.train()` from the initial state, then its evaluation.
 
     Resumes from the leg's own last checkpoint if there is one. The trainer then holds the model of the leg; `trainer.args`
@@ -136,7 +140,7 @@ def run_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial
     args.weight_ratio, args.seed = leg.ratio, leg.seed
     args.num_train_epochs, args.output_dir = leg.epochs, str(leg.folder)
     started = time.perf_counter()
-    with _callbacks_of_leg(trainer, leg, evaluation_set) as evaluation:
+    with _callbacks_of_leg(trainer, leg, evaluation_set, test_set) as evaluation:
         while True:
             initial.restore()
             enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
@@ -160,8 +164,8 @@ def run_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial
 class _Evaluation(TrainerCallback):
     """Evaluates a leg at the end of its training, while its trackers still run."""
 
-    def __init__(self, trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any) -> None:
-        self._trainer, self._leg, self._evaluation_set = trainer, leg, evaluation_set
+    def __init__(self, trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, test_set: Any) -> None:
+        self._trainer, self._leg, self._evaluation_set, self._test_set = trainer, leg, evaluation_set, test_set
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Predict the evaluation set, and log its metrics."""
@@ -183,6 +187,8 @@ class _Evaluation(TrainerCallback):
             sort = has_values(args, GROUPED)
             with changed(args, **UNGROUPED, dataloader_drop_last=False, prediction_loss_only=False):
                 self._output = _predict(trainer, self._evaluation_set, sort)
+                trainer.compute_metrics = None
+                self._on_test = None if self._test_set is None else _predict(trainer, self._test_set, sort, "test")
         finally:
             trainer.compute_metrics = users
         trainer.log({**self._output.metrics, "eval_weight_ratio": self._leg.ratio, "eval_seed": self._leg.seed})
@@ -217,7 +223,11 @@ class _Evaluation(TrainerCallback):
             other_metrics={"accuracy": measured["accuracy"]} | others,
             **intervals,
         )
-        return FinishedLeg(leg, point, logits, labels)
+        test = None
+        if self._on_test is not None:
+            of_test = logits_and_labels(self._on_test, trainer.task)
+            test = of_test[0].astype(np.float32), of_test[1].astype(np.int64)
+        return FinishedLeg(leg, point, logits, labels, test=test)
 
 
 class _BarOnly(ProgressCallback):
@@ -228,12 +238,14 @@ class _BarOnly(ProgressCallback):
 
 
 @contextmanager
-def _callbacks_of_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any) -> Iterator[_Evaluation]:
+def _callbacks_of_leg(
+    trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, test_set: Any
+) -> Iterator[_Evaluation]:
     """Give the trainer the callbacks of a stand-alone run: trackers that start a run of their own, and no sweep."""
     handler, args = trainer.callback_handler, trainer.args
     before, run_name = handler.callbacks, args.run_name
     trackers = tuple(get_reporting_integration_callbacks(args.report_to))
-    evaluation = _Evaluation(trainer, leg, evaluation_set)
+    evaluation = _Evaluation(trainer, leg, evaluation_set, test_set)
     callbacks: list[TrainerCallback] = [evaluation]  # first, before the trackers end their runs
     for callback in before:
         if type(callback) in trackers:
@@ -254,16 +266,16 @@ def _callbacks_of_leg(trainer: WeightedLossTrainer, leg: Leg, evaluation_set: An
             sys.modules["wandb"].finish()  # the callback itself would go on with the same run
 
 
-def _predict(trainer: WeightedLossTrainer, dataset: Any, sort: bool) -> Any:
+def _predict(trainer: WeightedLossTrainer, dataset: Any, sort: bool, prefix: str = "eval") -> Any:
     """Predictions in the order of the dataset; computed from the longest to the shortest example where that is wanted."""
     column = trainer.model.main_input_name if hasattr(trainer.model, "main_input_name") else "input_ids"
     sort = sort and isinstance(dataset, Dataset) and column in dataset.column_names
     if not sort or not trainer.args.eval_do_concat_batches:
-        return trainer.predict(dataset, metric_key_prefix="eval")
+        return trainer.predict(dataset, metric_key_prefix=prefix)
     examples = dataset.with_format("arrow").select_columns(column)
     lengths = [pc.list_value_length(batch[column]).to_numpy() for batch in examples.iter(batch_size=10_000)]
     order = np.argsort(-np.concatenate(lengths), kind="stable")
-    output: Any = trainer.predict(dataset.select(order), metric_key_prefix="eval")
+    output: Any = trainer.predict(dataset.select(order), metric_key_prefix=prefix)
     logits, labels, metrics = output
     rows, logits = np.argsort(order), logits[0] if isinstance(logits, tuple) else logits
     return PredictionOutput(logits[rows], labels[rows], metrics)

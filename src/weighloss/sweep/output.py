@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InvalidInputError
-from ..results.files import LEGS_FOLDER, write_predictions
+from ..results.files import LEGS_FOLDER, of_split, write_predictions
 from ..results.points import FailedLeg, SweepPoint
 from ..results.ratio_sweep import RatioSweep
 from .checkpoints import remove_checkpoints
@@ -37,7 +37,9 @@ class SweepOutput:
         best = self._best()
         if best is not None and model_folder(sweep, best, self.leg_of(best).model_folder) is None:
             logger.warning("The model of w_r = %.4g is not on disk: that leg is trained again.", best.ratio)
-            self.sweep = replace(sweep, points=tuple(point for point in sweep.points if point != best), kept=None)
+            self.sweep = replace(
+                sweep, points=tuple(point for point in sweep.points if point != best), operating_point=None
+            )
 
     @property
     def num_legs(self) -> int:
@@ -49,7 +51,8 @@ class SweepOutput:
         sweep, search = self.sweep, self.settings.search
         if search is None:
             return [self._leg(number, *leg) for number, leg in enumerate(sweep.legs) if leg not in sweep.done]
-        ratio, seed = search.next_ratio(sweep.requirement, sweep.points, sweep.natural_ratio), sweep.seeds[0]
+        ratios, seed = [point.ratio for point in sweep.points], sweep.seeds[0]
+        ratio = search.next_ratio(ratios, sweep.scores(), sweep.natural_ratio)
         if ratio is None or (ratio, seed) in sweep.done or len(sweep.done) >= search.max_legs:
             return []
         self.sweep = replace(sweep, ratios=sorted({*sweep.ratios, ratio}))
@@ -66,8 +69,10 @@ class SweepOutput:
             logger.warning("w_r = %.4g, seed %d: %s.", point.ratio, point.seed, point.reason)
             return False
         of_leg = {"weight_ratio": point.ratio, "seed": point.seed}
+        if finished.test is not None:
+            write_predictions(self.folder / of_split(point.predictions, "test"), *finished.test, of_leg)
         write_predictions(self.folder / point.predictions, finished.logits, finished.labels, of_leg)
-        return self.sweep.with_leg(point).choose().point == point
+        return self.sweep.with_leg(point).choose().point.leg == point
 
     def add_point(self, finished: FinishedLeg) -> RatioSweep:
         """Write the point of a leg, now that its model is safe, and only then remove what is not needed any more."""
@@ -85,11 +90,9 @@ class SweepOutput:
         """Choose the leg whose model the trainer is to hold."""
         if self.sweep.points:
             choice = self.sweep.choose()
-            because = f"chosen for {choice.requirement.text}"
             if not choice.met:
-                because = f"nearest to {choice.requirement.text}, which no leg meets"
                 logger.warning("%s", choice)
-            self.sweep = replace(self.sweep, kept=self.sweep.points.index(choice.point), kept_because=because)
+            self.sweep = replace(self.sweep, operating_point=choice.point, kept_because=choice.because)
         return self.sweep
 
     def finish(self) -> RatioSweep:
@@ -119,7 +122,7 @@ class SweepOutput:
         return self.sweep if size is None else replace(self.sweep, arguments={**arguments, "found_batch_size": size})
 
     def _best(self) -> SweepPoint | None:
-        return self.sweep.choose().point if self.sweep.points else None
+        return self.sweep.choose().point.leg if self.sweep.points else None
 
     def _leg(self, number: int, ratio: float, seed: int) -> Leg:
         name = f"leg-{number:02d}_ratio-{ratio:.4g}_seed-{seed}"

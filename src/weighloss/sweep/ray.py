@@ -106,7 +106,8 @@ def _run_legs(ray: Any, trainer: Any, output: SweepOutput, resources: dict[str, 
     if trainer.compute_metrics is trainer.default_metrics:
         parts["compute_metrics"] = None  # each worker makes its own
     callbacks = [other for other in trainer.callback_handler.callbacks if not isinstance(other, TrainingRunner)]
-    shared = ray.put((type(trainer), parts, callbacks, output.settings.evaluate_on))
+    settings = output.settings
+    shared = ray.put((type(trainer), parts, callbacks, settings.evaluate_on, settings.test_dataset))
     task = ray.remote(**resources, max_retries=0)(_leg_on_ray)
     running = {task.remote(shared, leg, int(resources["num_cpus"])): leg for leg in output.remaining()}
     first_error: Exception | None = None
@@ -134,14 +135,14 @@ def _leg_on_ray(shared: Any, leg: Leg, threads: int) -> tuple[FinishedLeg, Any]:
     """Run a leg in a worker. Returns its result and, in the object store, the files of its model."""
     import ray
 
-    kind, parts, callbacks, evaluate_on = shared
+    kind, parts, callbacks, evaluate_on, test_set = shared
     torch.set_num_threads(threads)
     args = replace(parts["args"], push_to_hub=False, disable_tqdm=True)  # made anew for the devices of this worker
     trainer = kind(**{**parts, "args": args}, callbacks=callbacks)
     evaluation = trainer.eval_dataset
     if isinstance(evaluation, dict):
         evaluation = evaluation[evaluate_on or next(iter(evaluation))]
-    finished = run_leg(trainer, leg, evaluation, InitialState(trainer))
+    finished = run_leg(trainer, leg, evaluation, InitialState(trainer), test_set)
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_without_pushing(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file()]

@@ -21,6 +21,7 @@ from ..results.files import CLASS_WEIGHTS_FILE, LOCK_FILE, SWEEP_FILE, read_json
 from ..results.metrics import averaged, decisions
 from ..results.points import MEASURED, SweepPoint
 from ..results.ratio_sweep import RatioSweep
+from ..training.threshold import remove_threshold
 from . import fingerprint
 from .checkpoints import has_whole_weights
 from .settings import SweepSettings
@@ -78,6 +79,7 @@ def planned_sweep(settings: SweepSettings, trainer: Any) -> RatioSweep:
     digests = {
         "training data": fingerprint.of_dataset(trainer.train_dataset),
         "evaluation data": fingerprint.of_dataset(settings.evaluation_set(trainer)),
+        **({} if settings.test_dataset is None else {"test data": fingerprint.of_dataset(settings.test_dataset)}),
         "model": fingerprint.of_model(model),
     }
     arguments = fingerprint.of_arguments(trainer.args)
@@ -117,14 +119,12 @@ def resumed_sweep(planned: RatioSweep) -> RatioSweep:
             *(", ".join(f"{name} {number}" for name, number in s.versions.items()) for s in (found, planned)),
         )
     whole = tuple(point for point in found.points if _has_its_predictions(found, point))
-    kept = None
-    if found.kept_point in whole and found.requirement == planned.requirement:
-        kept = whole.index(found.kept_point)
+    kept = found.operating_point if found.kept_point in whole else None  # its model is in the folder
     ratios = planned.ratios if planned.search is None else found.ratios
     arguments = found.arguments | planned.arguments
     return replace(
-        planned, ratios=ratios, points=whole, failed=found.failed, kept=kept, kept_because=found.kept_because,
-        arguments=arguments,
+        planned, ratios=ratios, points=whole, failed=found.failed, operating_point=kept,
+        kept_because=found.kept_because, arguments=arguments,
     )  # fmt: skip
 
 
@@ -138,8 +138,8 @@ def model_folder(sweep: RatioSweep, point: SweepPoint, of_leg: Path) -> Path | N
     return of_leg if of_leg.is_dir() else None
 
 
-def load_weights(trainer: Any, folder: Path) -> None:
-    """Load the weights of a saved model into the model of a trainer."""
+def load_weights(trainer: Any, folder: Path) -> Any:
+    """Load the weights of a saved model, without its threshold, into the model of a trainer. Returns that model."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     if (folder / ADAPTER_CONFIG_NAME).exists():
         from peft import load_peft_weights, set_peft_model_state_dict
@@ -151,6 +151,16 @@ def load_weights(trainer: Any, folder: Path) -> None:
         model.load_state_dict(type(model).from_pretrained(folder, dtype=dtype).state_dict())
     else:
         load_model(model, folder / SAFE_WEIGHTS_NAME)
+    if (threshold := saved_threshold(folder)) is not None:
+        model.config.threshold = threshold
+        remove_threshold(model)
+    return model
+
+
+def saved_threshold(folder: Path) -> list[float] | None:
+    """The threshold that is part of a saved model: see `apply_threshold`."""
+    name = CONFIG_NAME if (folder / CONFIG_NAME).exists() else CLASS_WEIGHTS_FILE
+    return read_json(folder / name).get("threshold") if (folder / name).exists() else None
 
 
 def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
+from ..results.choice import Thresholds
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
 from ..training.trainer import WeightedLossTrainer
@@ -31,13 +32,23 @@ class SweepSettings:
     epochs_per_ratio: int = 1
     num_ratios: int = 13
     ratio_span: float = 100.0
-    choose: str = "f1"
+    choose: str | None = None
+    threshold: Thresholds = "any"
+    test_dataset: Any = None
     output_dir: str | Path | None = None
     dataset_name: str | None = None
     evaluate_on: str | None = None
 
     def __post_init__(self) -> None:
-        requirement = Requirement.parse(self.choose)
+        if self.threshold not in ("any", "argmax"):
+            raise InvalidInputError(f"threshold must be 'any' or 'argmax', got {self.threshold!r}.")
+        requirement = Requirement.parse("f1" if self.choose is None else self.choose)
+        if requirement.confidence is not None and self.threshold == "argmax":
+            raise InvalidInputError(
+                f"{requirement.text} needs a threshold that is certified: leave out threshold='argmax'."
+            )
+        if self.choose is None:
+            object.__setattr__(self, "threshold", "argmax")  # a threshold moves only where someone says what for
         object.__setattr__(self, "choose", requirement.text)
         if not isinstance(self.epochs_per_ratio, int) or self.epochs_per_ratio < 1:
             raise InvalidInputError(
@@ -55,10 +66,6 @@ class SweepSettings:
                     f"a search needs a single seed, since each seed would find other ratios, got seeds={self.seeds}: give "
                     "one, or a list of ratios."
                 )
-            if requirement.confidence is not None:
-                raise InvalidInputError(
-                    f"choose={self.choose!r} cannot be searched for with a confidence: leave the @ out."
-                )
         elif self.ratios is not None:
             ratios = _as_list("ratios", self.ratios)
             for ratio in ratios:
@@ -69,6 +76,12 @@ class SweepSettings:
     def search(self) -> RatioSearch | None:
         """The search that chooses the ratios, if they are not given."""
         return self.ratios if isinstance(self.ratios, RatioSearch) else None
+
+    @property
+    def requirement(self) -> str:
+        """The requirement that chooses the leg, in its normal form."""
+        assert self.choose is not None  # set above
+        return self.choose
 
     def folder(self, args: Any) -> Path:
         """The output folder of the sweep."""
@@ -104,6 +117,7 @@ class SweepSettings:
             ratios = unique_ratios([trainer.weights_at(r).ratio if isinstance(r, str) else r for r in given])
         for ratio in ratios:
             trainer.weights_at(ratio)
+        Requirement.parse(self.requirement).check(trainer.task)
         info = getattr(trainer.train_dataset, "info", None)
         dataset_name = getattr(info, "dataset_name", None)
         if dataset_name == getattr(info, "builder_name", None):
@@ -119,7 +133,8 @@ class SweepSettings:
             model=trainer.model.config.name_or_path,
             dataset=self.dataset_name or dataset_name or "",
             num_eval=len(self.evaluation_set(trainer)),
-            requirement=self.choose,
+            requirement=self.requirement,
+            threshold=self.threshold,
             search=None if self.search is None else str(self.search),
             versions={name: version(name) for name in ("weighloss", "transformers", "torch")},
         )

@@ -76,7 +76,7 @@ def write_model_card(trainer: Any, **kwargs: Any) -> None:
     hyperparameters = extract_hyperparameters_from_trainer(trainer)
     chart = None
     if sweep is not None:
-        hyperparameters |= {"num_epochs": sweep.epochs_per_ratio, "seed": sweep.kept_point.seed}
+        hyperparameters |= {"num_epochs": sweep.epochs_per_ratio, "seed": sweep.operating_point.seed}
         if sweep.folder is not None and sweep.folder.absolute() == folder.absolute():
             chart = "precision_recall.png"
     base_model = kwargs.get("finetuned_from") or config.name_or_path or None
@@ -221,7 +221,7 @@ def _metrics(trainer: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None
     sweep, state = trainer.finished_sweep, trainer.state
     evaluation: dict[str, Any] | None = None
     if sweep is not None:
-        evaluation = sweep.kept_point.metrics
+        evaluation = sweep.operating_point.metrics
     elif all(
         runner.sweep is None for runner in trainer.runners()
     ):  # after an interrupted sweep the last one is another's

@@ -44,7 +44,10 @@ def apply_threshold(model: Any, threshold: float | Sequence[float]) -> None:
     """
     config, given = model.config, np.asarray(threshold, dtype=np.float64)
     task = Task.of_model(config)
-    if given.shape not in ((config.num_labels,), *([()] if task is Task.BINARY else [])) or not np.isfinite(given).all():
+    if (
+        given.shape not in ((config.num_labels,), *([()] if task is Task.BINARY else []))
+        or not np.isfinite(given).all()
+    ):
         one = "a finite number" if task is Task.BINARY else f"{config.num_labels} finite numbers, one for each label"
         raise InvalidInputError(f"threshold must be {one}, got {threshold!r}.")
     bias = _last_bias(model)

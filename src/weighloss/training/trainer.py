@@ -33,6 +33,7 @@ from ..weighting.task import Task
 from . import hub
 from .checks import check_class_order, check_counts, check_model, check_trainer
 from .config import changed
+from .threshold import forget_threshold
 
 
 class TrainingRunner(TrainerCallback):
@@ -191,6 +192,7 @@ class WeightedLossTrainer(Trainer):
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.create_scheduler`; the model is now that of `model_init`, and the ratio that of a search's trial."""
         self.record_class_weights()
+        forget_threshold(self.model)
         return super().create_scheduler(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
@@ -331,7 +333,7 @@ class WeightedLossTrainer(Trainer):
     def finished_sweep(self) -> RatioSweep | None:
         """The sweep whose chosen model the trainer holds."""
         sweeps = (runner.sweep for runner in self.runners())
-        return next((sweep for sweep in sweeps if sweep is not None and sweep.kept is not None), None)
+        return next((sweep for sweep in sweeps if sweep is not None and sweep.operating_point is not None), None)
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if self.task is Task.MULTILABEL:
@@ -419,6 +421,8 @@ class WeightedLossTrainer(Trainer):
         }
         if (sweep := self.finished_sweep) is not None:
             weighting["requirement"] = sweep.requirement
+        if (threshold := getattr(self.model.config, "threshold", None)) is not None:
+            weighting["threshold"] = threshold
         return weighting
 
 
