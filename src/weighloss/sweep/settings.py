@@ -12,7 +12,7 @@ from ..errors import InvalidInputError
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
 from ..training.trainer import WeightedLossTrainer
-from ..weighting.class_weights import checked_ratio, ratio_grid, resolved_ratio, unique_ratios
+from ..weighting.ratios import checked_ratio, ratio_grid, resolved_ratio, unique_ratios
 from .search import RatioSearch
 
 
