@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import transformers
 from datasets import Dataset, DatasetDict, Value
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
@@ -353,7 +352,7 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
             "weight_ratio must be None where class_weights are given",
         ),
         ({"model": {"num_labels": 1}}, "regression"),
-        ({"model": {"problem_type": "regression"}}, "not a classification"),
+        ({"model": {"problem_type": "regression"}}, "problem_type='regression', which means regression"),
         ({"model": {"problem_type": "multi_label_classification"}}, "a 0 or 1 for each label"),
         (
             {"data": make_data(50, 0).filter(lambda row: row["label"] == 0)},
@@ -374,10 +373,9 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"config": {"batch_eval_metrics": True}}, "batch_eval_metrics"),
         (
             {"config": {"label_names": ["start", "end"]}},
-            "must name the one column with the class ids, got .'start', 'end'.",
+            "the one name of the class ids in the batches, got .'start', 'end'.",
         ),
-        ({"config": {"label_names": ["label"]}}, "call it 'labels' in the batches: leave label_names out"),
-        ({"config": {"label_names": "labels"}}, r"label_names must be a list, got 'labels': write \['labels'\]"),
+        ({"config": {"label_names": "labels"}}, r"label_names must be a list .* got 'labels': write .*\['labels'\]"),
         ({"data": DatasetDict(train=make_data(9, 0))}, r"DatasetDict .*give one split"),
         ({"data": make_data(50, 0).add_column("labels", [0] * 50)}, "got 'label', 'labels': remove all but one"),
         (
@@ -481,14 +479,12 @@ def test_a_stream_that_ends_within_a_step_weighs_its_last_examples_once(tmp_path
     assert torch.equal(*found)
 
 
-def test_a_model_that_names_no_inputs_is_refused_with_what_to_set(tmp_path, train_data):
+def test_a_model_that_names_no_inputs_is_trained_with_all_columns(tmp_path, train_data):
     class Wrapped(BertForSequenceClassification):
         def forward(self, *args, **kwargs):
             return super().forward(*args, **kwargs)
 
     model = Wrapped(make_model().config)
-    with pytest.raises(InvalidInputError, match="set remove_unused_columns=False"):
-        make_trainer(WeightedLossTrainer, tmp_path, train_data, model)
     make_trainer(WeightedLossTrainer, tmp_path, train_data, model, {"remove_unused_columns": False}).train()
 
 
@@ -517,31 +513,13 @@ def test_a_search_without_an_objective_minimises_the_unweighted_evaluation_loss(
     assert (best.objective, best.hyperparameters["weight_ratio"]) == min(found)
 
 
-@pytest.mark.parametrize(
-    "model_class",
-    ["BertForMaskedLM", "BertForQuestionAnswering", "SegformerForSemanticSegmentation", "GPT2LMHeadModel"],
-)
-def test_a_model_that_is_not_a_classifier_is_refused_by_name(tmp_path, train_data, model_class):
-    kind = getattr(transformers, model_class)
-    sizes = {
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 1,
-        "intermediate_size": 8,
-        "vocab_size": 30,
-    }
-    sizes |= {"n_embd": 8, "n_layer": 1, "n_head": 1}
-    model = kind(kind.config_class(**sizes if "Segformer" not in model_class else {}))
-    with pytest.raises(
-        InvalidInputError, match=f"{model_class} is not supported: .* one row of logits for each label"
-    ):
-        make_trainer(WeightedLossTrainer, tmp_path, train_data, model)
-
-
 def test_batches_without_labels_are_refused_in_one_sentence(tmp_path, train_data):
     trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data)
     trainer.data_collator = lambda rows: {("label" if k == "labels" else k): v for k, v in collate(rows).items()}
     with pytest.raises(InvalidInputError, match="the batches have no 'labels'"):
+        trainer.train()
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data, config={"label_names": ["label"]})
+    with pytest.raises(InvalidInputError, match=r"no 'label', .*'labels': .* or correct label_names"):
         trainer.train()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..weighting.task import Task
-
-_NOT_CLASSIFIERS = ("LM", "Segmentation", "ObjectDetection", "QuestionAnswering", "Generation", "DepthEstimation")
 
 
 def refuse(problems: Sequence[tuple[Any, str]]) -> None:
@@ -25,26 +22,18 @@ def check_model(trainer: Any) -> None:
     """Refuse a model that is not a classifier."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     config = getattr(model, "config", None)
-    name, problem = type(model).__name__, getattr(config, "problem_type", None)
+    num_labels, problem = getattr(config, "num_labels", None), getattr(config, "problem_type", None)
     refuse(
         [
             (
-                not hasattr(config, "num_labels"),
-                f"{name} has no config with num_labels: load the model with an AutoModelFor…Classification class.",
+                num_labels is None,
+                f"{type(model).__name__} has no config with num_labels: load the model with an AutoModelFor…Classification "
+                "class.",
             ),
             (
-                any(kind in name for kind in _NOT_CLASSIFIERS),
-                f"{name} is not supported: a weighted loss needs one row of logits for each label, with the classes as "
-                "the last dimension; load a model for sequence, token, image or audio classification.",
-            ),
-            (
-                problem not in (None, "single_label_classification", "multi_label_classification"),
-                f"the model has problem_type={problem!r}, which is not a classification: load it without problem_type.",
-            ),
-            (
-                getattr(config, "num_labels", 0) < 2 and problem != "multi_label_classification",
-                f"the model has num_labels={getattr(config, 'num_labels', 0)}, which means regression: load it with "
-                "num_labels=2 or more.",
+                problem == "regression" or (num_labels == 1 and problem != "multi_label_classification"),
+                f"the model has num_labels={num_labels} and problem_type={problem!r}, which means regression: load it with "
+                "num_labels=2 or more, and without problem_type.",
             ),
         ]
     )
@@ -52,71 +41,53 @@ def check_model(trainer: Any) -> None:
 
 def check_trainer(trainer: Any) -> None:
     """Refuse arguments of the trainer with which a weighted loss would be wrong or replaced."""
-    args, config = trainer.args, trainer.model.config
+    args, names = trainer.args, trainer.label_names
     parallelism = getattr(trainer.accelerator, "parallelism_config", None)
-    several = config.num_labels > 2 or trainer.task is Task.MULTILABEL
     refuse(
         [
             (
-                isinstance(args.label_names, str),
-                f"label_names must be a list, got {args.label_names!r}: write [{args.label_names!r}].",
-            ),
-            (
-                len(trainer.label_names) != 1,
-                f"label_names must name the one column with the class ids, got {trainer.label_names!r}: write "
+                isinstance(names, str) or len(names) != 1,
+                f"label_names must be a list of the one name of the class ids in the batches, got {names!r}: write "
                 "label_names=['labels'].",
-            ),
-            (
-                trainer.label_names[0] in ("label", "label_ids"),
-                f"label_names={trainer.label_names!r} names a column of the data, but the collators of transformers call "
-                "it 'labels' in the batches: leave label_names out.",
             ),
             (
                 trainer.compute_loss_func is not None,
                 "compute_loss_func would replace the weighted loss: leave it out, or use transformers.Trainer.",
             ),
             (
-                args.batch_eval_metrics and trainer.compute_metrics is None,
-                "batch_eval_metrics=True needs metrics that are computed batch by batch: give compute_metrics.",
+                trainer.compute_metrics is None
+                and (args.batch_eval_metrics or trainer.preprocess_logits_for_metrics is not None),
+                "batch_eval_metrics and preprocess_logits_for_metrics need metrics of your own: give compute_metrics too.",
             ),
             (
-                trainer.preprocess_logits_for_metrics is not None and trainer.compute_metrics is None,
-                "preprocess_logits_for_metrics changes the logits of the default metrics: give compute_metrics too, or "
-                "leave it out.",
-            ),
-            (
-                getattr(args, "positive_label", None) is not None and several,
-                f"positive_label has no meaning for {config.num_labels} labels whose metrics are averaged "
+                getattr(args, "positive_label", None) is not None and (trainer.task is not Task.BINARY),
+                f"positive_label has no meaning for {trainer.model.config.num_labels} labels whose metrics are averaged "
                 f"({', '.join(map(repr, trainer.class_names[:10]))}): leave it out, or correct the labels.",
             ),
             (
                 trainer.task is Task.MULTILABEL and args.label_smoothing_factor > 0,
-                "label_smoothing_factor must be 0 for several labels per example, since it smooths over classes of which "
-                f"one is right, got {args.label_smoothing_factor}.",
+                f"label_smoothing_factor must be 0 for several labels per example, got {args.label_smoothing_factor}.",
             ),
             (
                 getattr(parallelism, "sp_enabled", False) or getattr(parallelism, "cp_enabled", False),
                 "sequence and context parallelism divide the example that a label belongs to: leave parallelism_config "
                 "out.",
             ),
-            (
-                args.remove_unused_columns and _has_no_named_input(trainer.model),
-                f"the forward of {type(trainer.model).__name__} names no inputs, so the Trainer would remove them all from "
-                "the data: set remove_unused_columns=False (for a compiled model torch_compile=True does as well).",
-            ),
         ]
     )
-    for name, dataset in _named_datasets(trainer.eval_dataset):
+    datasets = trainer.eval_dataset
+    named = {f"eval_dataset[{key!r}]": datasets[key] for key in datasets} if isinstance(datasets, Mapping) else {}
+    for name, dataset in (named or {"eval_dataset": datasets}).items():
         check_class_order(trainer, dataset, name)
 
 
 def check_class_order(trainer: Any, dataset: Any, name: str) -> None:
     """Refuse data in which a class has another id than in the training data or in the model."""
-    known = {label: i for i, label in enumerate(trainer.names_in(trainer.train_dataset))}
+    known = {label: i for i, label in enumerate(trainer.classes.names_in(trainer.train_dataset))}
     where = "the training data"
     if dataset is trainer.train_dataset or not known:
         known, where = {label: int(i) for i, label in trainer.model.config.id2label.items()}, "the model"
-    for i, label in enumerate(trainer.names_in(dataset)):
+    for i, label in enumerate(trainer.classes.names_in(dataset)):
         if known.get(label, i) != i:
             raise InvalidInputError(
                 f"the class {label!r} has id {i} in {name}, but id {known[label]} in {where}: bring them into one order, "
@@ -126,31 +97,12 @@ def check_class_order(trainer: Any, dataset: Any, name: str) -> None:
 
 def check_counts(trainer: Any, counts: np.ndarray, column: str) -> None:
     """Refuse labels that are not classes of the model."""
-    num_labels = trainer.model.config.num_labels
-    if trainer.task is Task.MULTILABEL:
-        if len(counts) != num_labels:
-            raise InvalidInputError(
-                f"column {column!r} has {len(counts)} labels per example, but the model has num_labels={num_labels}: load "
-                f"the model with num_labels={len(counts)}."
-            )
-    elif len(counts) > num_labels:
+    num_labels, several = trainer.model.config.num_labels, trainer.task is Task.MULTILABEL
+    if len(counts) > num_labels or (several and len(counts) < num_labels):
         present = np.flatnonzero(counts)
-        advice = f"load the model with num_labels={len(counts)}"
-        if len(present) <= num_labels:
-            advice = f"number the classes from 0, for example with dataset.class_encode_column({column!r})"
+        found = f"{len(counts)} labels per example" if several else f"label ids from {present[0]} to {present[-1]}"
+        advice = "" if several else f"number the classes from 0 with dataset.class_encode_column({column!r}), or "
         raise InvalidInputError(
-            f"column {column!r} has label ids from {present[0]} to {present[-1]}, but the model has "
-            f"num_labels={num_labels}: {advice}."
+            f"column {column!r} has {found}, but the model has num_labels={num_labels}: {advice}load the model with "
+            f"num_labels={len(counts)}."
         )
-
-
-def _named_datasets(datasets: Any) -> list[tuple[str, Any]]:
-    if isinstance(datasets, Mapping):
-        return [(f"eval_dataset[{name!r}]", dataset) for name, dataset in datasets.items()]
-    return [] if datasets is None else [("eval_dataset", datasets)]
-
-
-def _has_no_named_input(model: Any) -> bool:
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter's wrapper
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return all(parameter.kind in variadic for parameter in inspect.signature(model.forward).parameters.values())
