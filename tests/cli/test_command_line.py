@@ -95,7 +95,7 @@ def test_python_m_weighloss_is_the_command_too():
         (["--per_device_eval_batch_size", -8], "--per_device_eval_batch_size must be at least 1, got -8."),
         (["--gradient_accumulation_steps", 0], "--gradient_accumulation_steps must be at least 1, got 0."),
         (["--max_seq_length", 0], "--max_seq_length must be at least 1, got 0."),
-        (["--label_column_name", "label"], "--label_column_name has no effect on the built-in sentences"),
+        (["--label_column_name", "target"], "--label_column_name has no effect on the built-in sentences"),
         (["--dataset_name", "imdb", "--train_file", "x.csv"], "--dataset_name has no effect on files"),
     ],
 )
@@ -168,7 +168,7 @@ def test_the_output_of_an_earlier_training_may_be_overwritten(tmp_path, own):
 
     (tmp_path / "README.md").write_text("# A card")
     (tmp_path / own[0]).write_text(own[1])
-    check_training(WeightedLossConfig(str(tmp_path)), DataArguments(), ())
+    check_training(WeightedLossConfig(str(tmp_path)), DataArguments())
 
 
 def test_a_training_into_the_folder_of_a_sweep_is_refused(no_data, tmp_path):

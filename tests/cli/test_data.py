@@ -163,7 +163,7 @@ LABELLED = {"sms": ["a", "b", "c", "d"]}
         ({"train_file": "*.csv"}, "neither a pattern nor a list"),
         (
             {"train_file": "."},
-            ". is a folder: give --train_file the path of one file.* a folder is for --dataset_name",
+            r"there is no file \.: give --train_file the path of one file.* a folder is for --dataset_name",
         ),
         ({"validation_file": "missing.csv"}, "there is no file missing.csv: give --validation_file"),
         ({"text_column_names": "smss"}, "no column 'smss', only 'sms', 'label': give --text_column_names one of them"),
@@ -180,7 +180,10 @@ LABELLED = {"sms": ["a", "b", "c", "d"]}
             {"columns": LABELLED | {"label": [[0], [1], [0, 1], []]}, "name": "data.json"},
             "several labels .* Python API",
         ),
-        ({"columns": LABELLED | {"label": [{"a": 1}] * 4}, "name": "data.json"}, "not one class for each text"),
+        (
+            {"columns": LABELLED | {"label": [{"a": 1}] * 4}, "name": "data.json"},
+            "not classes: give a column with one name",
+        ),
         ({"raw": "", "name": "data.json"}, "cannot be read as JSON|has no rows"),
         ({"raw": ""}, "cannot be read as CSV"),
         ({"raw": "sms,label\n"}, "cannot be read as CSV|has no rows"),
@@ -196,7 +199,7 @@ LABELLED = {"sms": ["a", "b", "c", "d"]}
         ({"train_file": None, "dataset_name": "no/such/data"}, "no/such/data cannot be loaded"),
         (
             {"train_file": None, "dataset_name": "imdb", "test_file": "x.csv"},
-            "--test_file has no effect with --dataset_name",
+            "--test_file has no effect on a data set: use --validation_split_name",
         ),
         (
             {"test_split_name": "test"},
@@ -269,23 +272,6 @@ def test_a_folder_of_save_to_disk_is_a_data_set(tmp_path, kind):
     assert len(loaded["validation"]) == (2 if kind == "one data set" else 4)
     with pytest.raises(InvalidInputError, match="has no split 'test', only 'train'"):
         load_data(DataArguments(dataset_name=str(tmp_path / "saved"), test_split_name="test"))
-
-
-def test_empty_texts_are_counted_once(tmp_path, capsys):
-    file = write(tmp_path, "data.parquet", {"text": ["", None, " \n", "a", "b"], "label": [0, 1, 0, 1, 0]})
-    other = write(tmp_path, "other.parquet", {"text": ["", "x"], "label": [0, 1]})
-    load_data(DataArguments(train_file=file, validation_file=other))
-    assert capsys.readouterr().out.count("Empty texts: 3 in the train data, 1 in the validation data.") == 1
-
-
-@pytest.mark.parametrize("field", [
-    "text_column_names", "text_column_delimiter", "label_column_name", "validation_file", "test_file", "encoding",
-    "validation_split_percentage", "train_split_name", "dataset_config_name", "max_predict_samples",
-])  # fmt: skip
-def test_flags_of_ones_own_data_are_refused_without_it_even_at_their_default(field):
-    with pytest.raises(InvalidInputError, match=f"--{field} has no effect on the built-in sentences"):
-        DataArguments().check({field, "learning_rate"})
-    DataArguments(max_seq_length=16, max_train_samples=10, shuffle_seed=1).check({"max_seq_length"})
 
 
 def test_the_built_in_data_are_real_sentences_at_the_articles_imbalance():

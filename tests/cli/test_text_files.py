@@ -26,17 +26,15 @@ def test_a_file_in_any_encoding_is_read_with_encoding_and_otherwise_refused(tmp_
     assert data["train"]["text"][:] == texts
     assert data["train"].features["label"].names == ["légitime", "spam"]
     if not encoding.startswith("utf-8"):
-        with pytest.raises(InvalidInputError, match=r"is not encoded in utf-8|no column") as caught:
+        with pytest.raises(InvalidInputError, match=r"name its encoding .* --encoding utf-16|no column"):
             load_data(DataArguments(train_file=str(file), validation_file=str(file)))
-        if encoding == "utf-16":
-            assert "--encoding utf-16" in str(caught.value)
 
 
 def test_an_unknown_encoding_is_refused_by_name(tmp_path):
     (tmp_path / "data.csv").write_text("text,label\na,ham\nb,spam\n")
-    with pytest.raises(InvalidInputError, match="--encoding 'utf8x' is unknown"):
+    with pytest.raises(InvalidInputError, match=r"cannot be read as CSV \(unknown encoding: utf8x\)"):
         load_data(DataArguments(train_file=str(tmp_path / "data.csv"), encoding="utf8x"))
-    with pytest.raises(InvalidInputError, match=r"is not encoded in utf-16 .*, for example --encoding utf-8"):
+    with pytest.raises(InvalidInputError, match=r"cannot be read as CSV \(UTF-16 .*\): .* name its encoding"):
         load_data(DataArguments(train_file=str(tmp_path / "data.csv"), encoding="utf-16"))
 
 
@@ -74,6 +72,6 @@ def test_blank_lines_quotes_and_long_texts_are_no_faults_of_a_csv_file(tmp_path)
 )
 def test_another_separator_is_named_as_the_cause(tmp_path, name, sep):
     (tmp_path / name).write_text(f"sms{sep}label\nsee you{sep}ham\nwin{sep}spam\n")
-    with pytest.raises(InvalidInputError, match=r"columns of .* are separated by") as caught:
+    with pytest.raises(InvalidInputError, match=r"no column 'label', only .* separate the columns with") as caught:
         load_data(DataArguments(train_file=str(tmp_path / name)))
-    assert repr(sep) in str(caught.value)
+    assert repr(f"sms{sep}label") in str(caught.value)

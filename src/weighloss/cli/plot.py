@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import datasets
-from transformers import HfArgumentParser
 
 from ..reports.plot import plot_sweep
 from ..reports.text import summary, table
@@ -13,22 +12,11 @@ from .arguments import PlotArguments
 from .common import Command, make_writable
 
 
-def make_parser(prog: str = "weighloss plot") -> HfArgumentParser:
-    """Parser of the flags."""
-    parser = HfArgumentParser(
-        PlotArguments,  # type: ignore[arg-type]
-        prog=prog,
-        description="Draw the charts of a finished sweep again from its predictions on disk, with other metrics if wanted.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("sweep_dir", help="Output folder of a sweep, which holds its sweep.json.")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `weighloss plot` with these words, or the script with those of `sys.argv`."""
     command = Command("plot", argv)
-    args, where = command.parse(make_parser)
+    what = "Draw the charts of a finished sweep again from its predictions on disk, with other metrics if wanted."
+    args, where = command.parse(PlotArguments, what, positional="sweep_dir")
     datasets.disable_progress_bars()  # evaluate stores predictions in one
     with command.ends_in_one_sentence():
         sweep = RatioSweep.load(where.sweep_dir)

@@ -2,32 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transformers import HfArgumentParser
-
 from ..training.hub import push_folder
 from .arguments import PushArguments
 from .common import Command
 
 
-def make_parser(prog: str = "weighloss push") -> HfArgumentParser:
-    """Parser of the flags."""
-    parser = HfArgumentParser(
-        PushArguments,  # type: ignore[arg-type]
-        prog=prog,
-        description="Push an output folder of sweep or train to the Hub, for the first time or after a push that failed.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("folder", help="Output folder with a model, its card and its sweep.")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `weighloss push` with these words, or the script with those of `sys.argv`."""
     command = Command("push", argv)
-    args, what = command.parse(make_parser)
+    what = "Push an output folder of sweep or train to the Hub, for the first time or after a push that failed."
+    args, where = command.parse(PushArguments, what, positional="folder")
     with command.ends_in_one_sentence():
         push_folder(
-            what.folder,
+            where.folder,
             args.hub_model_id,
             token=args.hub_token,
             private=args.hub_private_repo,

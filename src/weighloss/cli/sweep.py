@@ -3,8 +3,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import HfArgumentParser
-
 from ..errors import InvalidInputError
 from ..reports.text import summary, table
 from ..sweep.callback import RatioSweepCallback
@@ -12,33 +10,25 @@ from ..sweep.ray import sweep_on_ray
 from ..sweep.search import RatioSearch
 from ..training.config import WeightedLossConfig
 from .arguments import DataArguments, ModelArguments, SweepArguments
-from .common import Command, check_training, finish, make_trainer, training_parser
-
-
-def make_parser(prog: str = "weighloss sweep") -> HfArgumentParser:
-    """Parser of the flags."""
-    return training_parser(
-        prog,
-        (ModelArguments, DataArguments, SweepArguments, WeightedLossConfig),
-        "Fine-tune at several weight ratios, show how precision and recall of a class move with its weight in the loss, "
-        "and keep the model that you choose. The flags follow in this order: model, data, sweep, transformers' training "
-        "arguments, class weights.",
-        "[--ratios R ...]",
-        output_dir="sweep_output",
-    )
+from .common import Command, check_training, finish, make_trainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `weighloss sweep` with these words, or the script with those of `sys.argv`."""
     command = Command("sweep", argv)
-    model_args, data_args, sweep_args, args = command.parse(make_parser)
+    model_args, data_args, sweep_args, args = command.parse_training(
+        (ModelArguments, DataArguments, SweepArguments, WeightedLossConfig),
+        "Fine-tune at several weight ratios, show how precision and recall of a class move with its weight in the loss, "
+        "and keep the model that you choose.",
+        output_dir="sweep_output",
+    )
     with command.ends_in_one_sentence(goes_on=True):
         callback = make_callback(sweep_args, data_args.name, command)
-        check_training(args, data_args, command.given)
+        check_training(args, data_args)
         trainer, test = make_trainer(model_args, data_args, args, [callback])
         if sweep_args.backend == "ray":
-            on_ray = sweep_args.ray_address, sweep_args.cpus_per_trial, sweep_args.gpus_per_trial
-            sweep_on_ray(trainer, callback, *on_ray)
+            resources = sweep_args.cpus_per_trial, sweep_args.gpus_per_trial
+            sweep_on_ray(trainer, callback, sweep_args.ray_address, *resources)
         else:
             trainer.train()
         sweep: Any = callback.sweep  # which train() has set
@@ -56,9 +46,7 @@ def make_callback(args: SweepArguments, dataset_name: str, command: Command) -> 
     command.refuse(["weight_ratio"], "on a sweep: write --ratios instead")
     command.refuse(["resume_from_checkpoint"], "on a sweep, which resumes by itself in its --output_dir: leave it out")
     if args.search:
-        command.refuse(
-            ["ratios", "num_ratios", "ratio_span"], "with --search, which chooses the ratios: leave one out"
-        )
+        command.refuse(["ratios", "num_ratios", "ratio_span"], "with --search: leave one out")
     else:
         command.refuse(["max_legs"], "without --search True: add it, or write --num_ratios instead")
     if args.ratios:

@@ -3,36 +3,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
 from ..errors import InvalidInputError
 from ..results.files import SWEEP_FILE
 from ..training.config import WeightedLossConfig
 from ..weighting.class_weights import ClassWeights
 from .arguments import DataArguments, ModelArguments
-from .common import Command, check_training, finish, make_trainer, print_evaluation, training_parser
-
-
-def make_parser(prog: str = "weighloss train") -> HfArgumentParser:
-    """Parser of the flags."""
-    return training_parser(
-        prog,
-        (ModelArguments, DataArguments, WeightedLossConfig),
-        "Fine-tune once at one weight ratio: the natural one, or one that a sweep showed, for as many epochs as you like. "
-        "The flags follow in this order: model, data, transformers' training arguments, class weights.",
-        "[--weight_ratio R]",
-        output_dir="train_output",
-        save_strategy="no",
-    )
+from .common import Command, check_training, finish, make_trainer, print_evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `weighloss train` with these words, or the script with those of `sys.argv`."""
     command = Command("train", argv)
-    model_args, data_args, args = command.parse(make_parser)
+    model_args, data_args, args = command.parse_training(
+        (ModelArguments, DataArguments, WeightedLossConfig),
+        "Fine-tune once at one weight ratio: the natural one, or one that a sweep showed, for as many epochs as you like.",
+        output_dir="train_output",
+        save_strategy="no",
+    )
     with command.ends_in_one_sentence(checkpoints_in=args.output_dir):
         check(args)
-        check_training(args, data_args, command.given)
+        check_training(args, data_args)
         trainer, test = make_trainer(model_args, data_args, args)
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         print_evaluation(trainer, "eval", trainer.evaluate())
