@@ -13,9 +13,10 @@ from .training.config import WeightedLossConfig
 from .training.hub import push_folder
 from .training.threshold import apply_threshold, remove_threshold
 from .training.trainer import WeightedLossTrainer
-from .weighting.class_weights import ClassWeights, ratio_grid
+from .weighting.class_weights import ClassWeights
 from .weighting.labels import count_labels
 from .weighting.losses import calibrated_logits, weighted_binary_cross_entropy, weighted_cross_entropy
+from .weighting.ratios import ratio_grid
 from .weighting.task import Task
 
 __all__ = [

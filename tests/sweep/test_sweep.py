@@ -187,7 +187,7 @@ def test_several_classes_sweep_by_macro_averages(tmp_path):
         ),
         ({"config": {"enable_jit_checkpoint": True}}, "enable_jit_checkpoint saves in the middle of a step"),
         ({"callback": {"output_dir": __file__}}, "cannot be written"),
-        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "num_labels=2: load the model with num_labels=3"),
+        ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "num_labels=2: .* load the model with num_labels=3"),
         ({"eval_data": make_data(20, 0).remove_columns("label")}, "no label column"),
         ({"eval_data": make_data(20, 0).select([])}, "has 0 ham, 0 spam"),
         ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "recall need both classes"),

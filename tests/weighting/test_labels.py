@@ -224,7 +224,7 @@ def test_examples_without_a_0_or_1_for_each_label_are_refused(column, sentence, 
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        ({"text": ["a"]}, "no label column 'label' or 'labels' or 'label_ids', its columns are 'text'"),
+        ({"text": ["a"]}, "no label column 'label' or 'labels' or 'label_ids', its items have 'text': rename"),
         ({"label": ["ham", "spam"]}, "string with the values 'ham', 'spam': .*class_encode_column"),
         ({"label": ["0", "1"]}, "string with the values '0', '1'"),
         ({"label": [0, None, 1]}, "1 empty labels"),
@@ -243,7 +243,7 @@ def test_labels_that_are_not_class_ids_are_refused(columns, sentence):
 
 
 def test_a_missing_named_column_is_refused():
-    with pytest.raises(InvalidInputError, match="no label column 'spam', its columns are 'label'"):
+    with pytest.raises(InvalidInputError, match="no label column 'spam', its items have 'label': rename"):
         count_labels(Dataset.from_dict({"label": [0]}), "spam")
 
 
@@ -274,7 +274,7 @@ def test_several_splits_instead_of_one_are_refused(kind):
     "dataset", [torch.utils.data.TensorDataset(torch.zeros(3, 2), torch.zeros(3)), [(1, 0)], [], torch.zeros(3)]
 )
 def test_items_that_are_not_mappings_are_refused_without_printing_them(dataset):
-    with pytest.raises(InvalidInputError, match=r"must be mappings with a label, .* class_counts") as refusal:
+    with pytest.raises(InvalidInputError, match=r"its items have no known columns: .* class_counts") as refusal:
         count_labels(dataset)
     assert "tensor" not in str(refusal.value)
     assert column_names(dataset) == []
@@ -285,21 +285,21 @@ def test_class_names_are_those_of_a_class_label_also_of_tokens():
         {"label": ClassLabel(names=["a", "b"]), "tags": List(ClassLabel(names=["x"])), "id": Value("int8")}
     )
     data = Dataset.from_dict({"label": [0], "tags": [[0]], "id": [0]}, features=features)
-    assert [class_names(data, column) for column in ("label", "tags", "id", "none")] == [["a", "b"], ["x"], None, None]
-    assert class_names([{"label": 0}], "label") is None
+    assert [class_names(data, column) for column in ("label", "tags", "id", "none")] == [["a", "b"], ["x"], [], []]
+    assert class_names([{"label": 0}], "label") == []
 
 
 def test_a_label_is_given_by_name_or_id():
     names = ["ham", "spam", "0"]
     assert [label_id(label, names) for label in ("spam", 1, np.int64(1), "1", "0")] == [1, 1, 1, 1, 2]
-    assert label_id("1", None) == 1
+    assert label_id("1", []) == 1
 
 
 @pytest.mark.parametrize(
     ("label", "names", "sentence"),
     [
         ("spma", ["ham", "spam"], " or one of the class names 'ham', 'spam', got 'spma'"),
-        ("spam", None, ", got 'spam'"),
+        ("spam", [], ", got 'spam'"),
         (1.0, ["ham", "spam"], " or .*, got 1.0"),
         (None, ["ham", "spam"], " or .*, got None"),
     ],

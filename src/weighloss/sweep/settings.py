@@ -13,7 +13,7 @@ from ..results.choice import Thresholds
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
 from ..training.trainer import WeightedLossTrainer
-from ..weighting.class_weights import checked_ratio, ratio_grid, resolved_ratio, unique_ratios
+from ..weighting.ratios import checked_ratio, ratio_grid, resolved_ratio, unique_ratios
 from .search import RatioSearch
 
 

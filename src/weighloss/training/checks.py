@@ -112,11 +112,11 @@ def check_trainer(trainer: Any) -> None:
 
 def check_class_order(trainer: Any, dataset: Any, name: str) -> None:
     """Refuse data in which a class has another id than in the training data or in the model."""
-    known = {label: i for i, label in enumerate(trainer.names_in(trainer.train_dataset))}
+    known = {label: i for i, label in enumerate(trainer.classes.names_in(trainer.train_dataset))}
     where = "the training data"
     if dataset is trainer.train_dataset or not known:
         known, where = {label: int(i) for i, label in trainer.model.config.id2label.items()}, "the model"
-    for i, label in enumerate(trainer.names_in(dataset)):
+    for i, label in enumerate(trainer.classes.names_in(dataset)):
         if known.get(label, i) != i:
             raise InvalidInputError(
                 f"the class {label!r} has id {i} in {name}, but id {known[label]} in {where}: bring them into one order, "

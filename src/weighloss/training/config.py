@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009  (_flag is a field)
 from __future__ import annotations
 
 import json
@@ -34,6 +35,10 @@ def changed(args: Any, **values: Any) -> Iterator[None]:
         vars(args).update(before)
 
 
+def _flag(text: str) -> Any:
+    return field(default=None, metadata={"help": text})
+
+
 @dataclass(repr=False)  # that of TrainingArguments shows no token
 class WeightedLossConfig(TrainingArguments):
     """`TrainingArguments` with the weights of the classes.
@@ -46,34 +51,26 @@ class WeightedLossConfig(TrainingArguments):
         several), or the name of a scheme: see `ClassWeights.from_counts`. None is the natural ratio, 1 is unweighted.
     class_weights : dict, list or JSON string, optional
         Explicit weights up to a common factor, by label name or id (`{"ham": 1, "spam": 7}`) or in the order of the ids
-        (`[1, 7]`); they override `weight_ratio`. For several labels per example, the weight of each label's positives
-        over its negatives.
+        (`[1, 7]`), instead of `weight_ratio`. For several labels per example, the weight of each label's positives over
+        its negatives.
     class_counts : dict, list or JSON string, optional
-        Number of training labels of each class, in the same forms, for training data that cannot be counted (an
-        `IterableDataset`); counted from the training data when None. For several labels per example, the numbers of
-        examples without and with each label: `[[900, 100], [700, 300]]`.
+        Number of training labels of each class, in the same forms, for data that cannot be counted (an `IterableDataset`).
+        For several labels per example, the numbers without and with each label: `[[900, 100], [700, 300]]`.
     positive_label : str, optional
         Name or id of the positive class; id 1 when None.
     """
 
-    weight_ratio: float | str | None = field(
-        default=None,
-        metadata={
-            "help": "Weight of the positive class over the negative one: a number, natural, unweighted, sqrt or "
-            "effective:0.999. Default: the natural ratio."
-        },
+    weight_ratio: float | str | None = _flag(
+        "Weight of the positive class over the negative one: a number, natural, unweighted, sqrt or effective:0.999. "
+        "Default: the natural ratio."
     )
-    class_weights: dict[str, float] | str | None = field(  # a list too, but the flags' parser takes no such union
-        default=None,
-        metadata={"help": "Explicit weights as JSON, by label name or id: '{\"ham\": 1, \"spam\": 7}' or '[1, 7]'."},
+    class_weights: dict[str, float] | str | None = _flag(  # a list too, but the flags' parser takes no such union
+        "Explicit weights as JSON, by label name or id: '{\"ham\": 1, \"spam\": 7}' or '[1, 7]'."
     )
-    class_counts: dict[str, int] | str | None = field(
-        default=None,
-        metadata={"help": "Number of training labels of each class as JSON, for data that cannot be counted."},
+    class_counts: dict[str, int] | str | None = _flag(
+        "Number of training labels of each class as JSON, for data that cannot be counted."
     )
-    positive_label: str | None = field(
-        default=None, metadata={"help": "Name or id of the positive class. Default: 1."}
-    )
+    positive_label: str | None = _flag("Name or id of the positive class. Default: 1.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,11 +1,10 @@
-"""Pushing to the Hub, as functions: the model card, a trainer, a folder."""
+"""Pushing to the Hub: the model card, a trainer, a folder."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +42,14 @@ class Secret(str):
         return "'***'"
 
 
-def hide_token(args: Any) -> None:
-    """Make the token in training arguments one that is not saved with them."""
-    if args.hub_token:
-        args.hub_token = Secret(args.hub_token.strip())
-
-
-@contextmanager
-def refusals_in_one_sentence(trainer: Any, private: bool | None) -> Iterator[None]:
-    """Turn whatever the client raises while it creates a repository into a PushError."""
-    try:
-        yield
-    except Exception as error:
-        args, name = trainer.args, repo_name(trainer)
-        private = args.hub_private_repo if private is None else private
-        raise PushError(
-            f"the repository {name} cannot be created on the Hub ({reason(error)}): check its name, the login and the "
-            f"network; or push the folder later, {_how_to_push(args.output_dir, name, private, args.hub_revision)}."
-        ) from None
+def refused_repository(trainer: Any, error: Exception) -> PushError:
+    """What to raise when the client does not create a trainer's repository."""
+    args, name = trainer.args, repo_name(trainer)
+    again = _how_to_push(args.output_dir, name, args.hub_private_repo, args.hub_revision)
+    return PushError(
+        f"the repository {name} cannot be created on the Hub ({reason(error)}): check its name, the login and the network; "
+        f"or push the folder later with {again}."
+    )
 
 
 def repo_name(trainer: Any) -> str:
@@ -72,36 +61,37 @@ def write_model_card(trainer: Any, **kwargs: Any) -> None:
     """Write the model card into the output folder; keyword arguments are those of `Trainer.create_model_card`."""
     from ..reports.model_card import model_card  # needs libraries that take longer to import than the Trainer
 
-    folder, sweep, config = Path(trainer.args.output_dir), trainer.finished_sweep, trainer.model.config
-    hyperparameters = extract_hyperparameters_from_trainer(trainer)
-    chart = None
+    args, sweep, state = trainer.args, trainer.finished_sweep, trainer.state
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    hyperparameters, chart, evaluation = extract_hyperparameters_from_trainer(trainer), None, None
     if sweep is not None:
         hyperparameters |= {"num_epochs": sweep.epochs_per_ratio, "seed": sweep.operating_point.seed}
-        if sweep.folder is not None and sweep.folder.absolute() == folder.absolute():
+        evaluation = sweep.operating_point.metrics
+        if sweep.folder is not None and sweep.folder.absolute() == Path(args.output_dir).absolute():
             chart = "precision_recall.png"
-    base_model = kwargs.get("finetuned_from") or config.name_or_path or None
-    if base_model and os.path.isdir(base_model):
-        base_model = None  # a folder of this machine
-    evaluation, test = _metrics(trainer)
+    elif all(runner.sweep is None for runner in trainer.runners()):  # else the last evaluation is that of another leg
+        best = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        evaluation = _logged(state, "eval", state.best_global_step if best else None)
+    base_model = kwargs.get("finetuned_from") or model.config.name_or_path or None
     card = model_card(
         name=repo_name(trainer),
-        model=trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False),
+        model=model,
         class_weights=trainer.class_weights,
         label_names=trainer.class_names,
         because=_why_this_ratio(trainer),
         evaluation=evaluation,
-        test=test,
+        test=_logged(state, "test"),
         sweep=sweep,
         chart=chart,
-        dataset=_only(kwargs.get("dataset")) or (sweep.dataset if sweep else None),
-        dataset_id=_only(kwargs.get("dataset_tags")),
+        dataset=next(iter(_listed(kwargs.get("dataset"))), sweep.dataset if sweep else None),
+        dataset_id=next(iter(_listed(kwargs.get("dataset_tags"))), None),
         hyperparameters=hyperparameters,
-        base_model=base_model,
+        base_model=None if base_model and os.path.isdir(base_model) else base_model,  # not a folder of this machine
         license=kwargs.get("license"),
         tags=[*_listed(kwargs.get("tags")), *_listed(getattr(trainer.model, "model_tags", None))],
         language=kwargs.get("language"),
     )
-    card.save(folder / _CARD)
+    card.save(Path(args.output_dir) / _CARD)
 
 
 def push_trainer(
@@ -114,7 +104,7 @@ def push_trainer(
     push_predictions: bool = False,
     **kwargs: Any,
 ) -> CommitInfo | None:
-    """Save and push the model that a trainer holds: see `WeightedLossTrainer.push_to_hub`."""
+    """See `WeightedLossTrainer.push_to_hub`."""
     args = trainer.args
     trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
     trainer.save_without_pushing()
@@ -123,8 +113,7 @@ def push_trainer(
         trainer.init_hf_repo(token=token, private=private)
     if not trainer.is_world_process_zero():
         return None
-    running = getattr(trainer, "push_in_progress", None)  # of a checkpoint
-    if running is not None:
+    if (running := getattr(trainer, "push_in_progress", None)) is not None:  # of a checkpoint
         running.wait_until_done()
     return push_folder(
         args.output_dir,
@@ -179,6 +168,8 @@ def push_folder(
     PushError
         When the Hub refuses or cannot be reached; it says how to push again.
     """
+    from ..reports.model_card import renamed
+
     folder = Path(folder)
     if not folder.is_dir():
         raise InvalidInputError(f"there is no folder {folder} to push: give the output folder of a training.")
@@ -188,7 +179,8 @@ def push_folder(
         full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None:
             api.create_branch(full_id, branch=revision, exist_ok=True)
-        _name_in_card(folder / _CARD, full_id)
+        if (card := folder / _CARD).exists():  # it may have been written before the model had this name
+            card.write_text(renamed(card.read_text(encoding="utf-8"), full_id), encoding="utf-8")
         return api.upload_folder(
             repo_id=full_id,
             folder_path=folder,
@@ -201,33 +193,8 @@ def push_folder(
         again = _how_to_push(folder, repo_id, private, revision, push_predictions)
         raise PushError(
             f"{folder} was not pushed to {repo_id} ({reason(error)}): everything is in the folder; check login and network "
-            f"and push it again, {again}."
+            f"and push it again with {again}."
         ) from None
-
-
-def _name_in_card(card: Path, repo_id: str) -> None:
-    """The card may have been written before the model had this name on the Hub."""
-    from ..reports.model_card import renamed
-
-    if card.exists():
-        text = card.read_text(encoding="utf-8")
-        named = renamed(text, repo_id)
-        if named != text:
-            card.write_text(named, encoding="utf-8")
-
-
-def _metrics(trainer: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Metrics of the model that the trainer holds on the evaluation data and on the test data."""
-    sweep, state = trainer.finished_sweep, trainer.state
-    evaluation: dict[str, Any] | None = None
-    if sweep is not None:
-        evaluation = sweep.operating_point.metrics
-    elif all(
-        runner.sweep is None for runner in trainer.runners()
-    ):  # after an interrupted sweep the last one is another's
-        best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
-        evaluation = _logged(state, "eval", state.best_global_step if best else None)
-    return evaluation, _logged(state, "test")
 
 
 def _logged(state: Any, prefix: str, step: int | None = None) -> dict[str, float] | None:
@@ -239,11 +206,11 @@ def _logged(state: Any, prefix: str, step: int | None = None) -> dict[str, float
 
 
 def _why_this_ratio(trainer: Any) -> str:
+    ratio = getattr(trainer.args, "weight_ratio", None)
     if trainer.finished_sweep is not None:
         return trainer.finished_sweep.kept_because
     if getattr(trainer.args, "class_weights", None) is not None:
         return "explicit class weights"
-    ratio = getattr(trainer.args, "weight_ratio", None)
     if ratio is None and trainer.train_dataset is None and hasattr(trainer.model.config, "class_weights"):
         return "the ratio that the loaded model was trained with"
     named = {None: "the natural ratio", "natural": "the natural ratio", "unweighted": "unweighted"}
@@ -253,19 +220,12 @@ def _why_this_ratio(trainer: Any) -> str:
 def _how_to_push(
     folder: str | Path, repo_id: str, private: bool | None, revision: str | None, push_predictions: bool = False
 ) -> str:
-    flags = {"--hub_private_repo": private, "--hub_revision": revision, "--push_predictions": push_predictions or None}
     command = ["weighloss", "push", str(folder), "--hub_model_id", repo_id]
-    for flag, value in flags.items():
+    given = {"--hub_private_repo": private, "--hub_revision": revision, "--push_predictions": push_predictions or None}
+    for flag, value in given.items():
         command += [] if value is None else [flag, str(value)]
-    given = {"private": private, "revision": revision, "push_predictions": push_predictions or None}
-    arguments = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
-    call = f"weighloss.push_folder({str(folder)!r}, {repo_id!r}{arguments})"
-    return f"with `{shlex.join(command)}`, or in Python with {call}"
+    return f"`{shlex.join(command)}`"
 
 
 def _listed(values: Any) -> list[str]:
     return [values] if isinstance(values, str) else list(values or ())
-
-
-def _only(values: Any) -> str | None:
-    return next(iter(_listed(values)), None)

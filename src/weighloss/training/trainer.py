@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +19,20 @@ from ..results.files import CLASS_WEIGHTS_FILE, write_json
 from ..results.metrics import classification_metrics
 from ..results.ratio_sweep import RatioSweep
 from ..weighting.class_weights import ClassWeights
-from ..weighting.labels import (
-    IGNORE_INDEX,
-    LABEL_COLUMNS,
-    class_names,
-    column_names,
-    count_labels,
-    count_multi_labels,
-    find_label_column,
-    label_id,
-)
+from ..weighting.labels import IGNORE_INDEX
 from ..weighting.losses import weighted_binary_cross_entropy, weighted_cross_entropy
 from ..weighting.task import Task
 from . import hub
-from .checks import check_class_order, check_counts, check_model, check_trainer
+from .checks import check_class_order, check_model, check_trainer
 from .config import changed
+from .labelled import LabelledClasses
 from .threshold import forget_threshold
 
 
 class TrainingRunner(TrainerCallback):
-    """Base class of a callback that runs the whole training itself when `WeightedLossTrainer.train` is called.
+    """Base class of a callback that runs the whole training itself when `WeightedLossTrainer.train` is called."""
 
-    Attributes
-    ----------
-    sweep : RatioSweep or None
-        The results so far, for the model card.
-    """
-
-    sweep: Any = None
+    sweep: Any = None  # the results so far, for the model card
 
     def run(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any, trial: Any) -> TrainOutput:
         """Train; called with the arguments of `Trainer.train`."""
@@ -58,9 +45,8 @@ class WeightedLossTrainer(Trainer):
     The loss is Σ_i w_{y_i}·ℓ_i divided by the number of labels of the whole optimizer step, so that it is the same number
     however the step is cut into micro-batches and processes. The weights have mean 1 over the training labels and the ratio
     `args.weight_ratio`, which is read when it is used: see `ClassWeights`. With plain `TrainingArguments` the ratio is the
-    natural one. Counts, ratio, natural ratio and weights are written to `model.config` (`class_counts`, `weight_ratio`,
-    `natural_ratio`, `class_weights`, `positive_label`; after a sweep also the `requirement` that chose the ratio), so that
-    a saved model says how it was weighted.
+    natural one. `model.config` says how a saved model was weighted: `class_counts`, `weight_ratio`, `natural_ratio`,
+    `class_weights`, `positive_label`, and after a sweep the `requirement` that chose the ratio.
 
     A model with `problem_type="multi_label_classification"` has one weight for the negatives and one for the positives of
     each label: see `ClassWeights.from_multi_label_counts`.
@@ -69,11 +55,6 @@ class WeightedLossTrainer(Trainer):
     (macro averages with more than two classes, micro averages with several labels per example). Evaluation reports
     `eval_loss`, weighted, and `eval_plain_loss`, unweighted, which can be compared across ratios. Both are means over the
     whole evaluation set.
-
-    Attributes
-    ----------
-    task : Task
-        What is classified, decided once from the model's config.
 
     Raises
     ------
@@ -88,16 +69,16 @@ class WeightedLossTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        hub.hide_token(self.args)
+        if self.args.hub_token:
+            self.args.hub_token = hub.Secret(self.args.hub_token.strip())
         self.given_optimizers: tuple[Any, Any] = (self.optimizer, self.lr_scheduler)
         check_model(self)
         self.task = Task.of_model(self.model.config)
         self.label_names = self.label_names or ["labels"]  # also for a model whose forward takes no labels
         # Before 5.19 the base class divides by the accumulation steps unless this is true and the items are counted.
         self.model_accepts_loss_kwargs = True
-        self._counted: tuple[Any, np.ndarray] | None = None
-        self._named: tuple[Any, Sequence[str]] | None = None
-        self._weights: tuple[Any, ClassWeights, torch.Tensor] | None = None
+        self.classes = LabelledClasses(self)
+        self._recorded: dict[str, Any] = {}  # what model.config says about the weighting
         self._eval_losses: list[torch.Tensor] | None = None  # while evaluating
         check_trainer(self)
         if self.train_dataset is not None:
@@ -122,22 +103,18 @@ class WeightedLossTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The weighted loss of a micro-batch: its share of the loss of the whole optimizer step.
-
-        As `Trainer.compute_loss`; labels are taken out of the inputs, so that the model does not compute a loss too.
-        """
+        """As `Trainer.compute_loss`: the weighted loss of a micro-batch, its share of that of the whole optimizer step."""
         if self.label_name not in inputs:
             raise InvalidInputError(
                 f"the batches have no {self.label_name!r}, only {', '.join(map(repr, inputs))}: let the data collator "
-                "return it."
+                "return it, or correct label_names."
             )
-        labels = inputs.pop(self.label_name)
-        outputs = model(**inputs)
-        logits, outputs = _logits_first(outputs)
+        labels = inputs.pop(self.label_name)  # so that the model does not compute a loss too
+        logits, outputs = _logits_first(model(**inputs))
         if self._eval_losses is not None:
             loss = self._add_eval_losses(logits, labels)
         else:
-            loss = self._loss(logits, labels, self._weights_tensor(), num_items=num_items_in_batch)
+            loss = self._loss(logits, labels, self.classes.current()[1], num_items=num_items_in_batch)
             if self.args.average_tokens_across_devices and num_items_in_batch is not None:
                 # The items are those of all processes, whose gradients are averaged, not added up.
                 loss = loss * self.accelerator.num_processes
@@ -182,11 +159,10 @@ class WeightedLossTrainer(Trainer):
             )
         finally:
             losses, self._eval_losses = self._eval_losses, None
-        if losses:
+        if losses and output.metrics is not None:
             weighted, plain, counted = torch.cat(losses).double().sum(dim=0).tolist()
-            metrics: dict[str, float] = output.metrics or {}
-            metrics[f"{metric_key_prefix}_loss"] = weighted / max(counted, 1)
-            metrics[f"{metric_key_prefix}_plain_loss"] = plain / max(counted, 1)
+            for name, total in (("loss", weighted), ("plain_loss", plain)):
+                output.metrics[f"{metric_key_prefix}_{name}"] = total / max(counted, 1)
         return output
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
@@ -200,8 +176,10 @@ class WeightedLossTrainer(Trainer):
         super().save_model(output_dir, **kwargs)
         folder = Path(output_dir or str(self.args.output_dir))
         has_config = (folder / CONFIG_NAME).exists() and not (folder / ADAPTER_CONFIG_NAME).exists()
-        if self.args.should_save and not has_config and self._knows_counts():
-            write_json(folder / CLASS_WEIGHTS_FILE, self._weighting())
+        if self.args.should_save and not has_config and self._recorded:
+            threshold = getattr(self.model.config, "threshold", None)
+            applied = {} if threshold is None else {"threshold": threshold}
+            write_json(folder / CLASS_WEIGHTS_FILE, self._recorded | applied)
 
     def save_without_pushing(self, output_dir: str | None = None) -> None:
         """As `save_model`, which pushes where `push_to_hub` is set."""
@@ -211,29 +189,21 @@ class WeightedLossTrainer(Trainer):
     def hyperparameter_search(
         self, hp_space: Any = None, compute_objective: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As `Trainer.hyperparameter_search`; without `compute_objective` the unweighted evaluation loss is the objective.
-
-        It can be compared across ratios. The base class would add up all metrics, counts included.
-        """
-        return super().hyperparameter_search(hp_space, compute_objective or _plain_loss, *args, **kwargs)
+        """As `Trainer.hyperparameter_search`; the default objective is the unweighted loss, not the sum of all metrics."""
+        objective = compute_objective or itemgetter("eval_plain_loss")
+        return super().hyperparameter_search(hp_space, objective, *args, **kwargs)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As `Trainer.init_hf_repo`; what the Hub refuses is said in one sentence, before any training.
-
-        Raises
-        ------
-        PushError
-        """
-        with hub.refusals_in_one_sentence(self, private):
-            if private is not None:
-                self.args.hub_private_repo = private  # an argument of the base class only from transformers 5.23 on
+        """As `Trainer.init_hf_repo`. Raises PushError when the Hub refuses, before any training."""
+        if private is not None:
+            self.args.hub_private_repo = private  # an argument of the base class only from transformers 5.23 on
+        try:
             super().init_hf_repo(token.strip() if token else None)
+        except Exception as error:  # whatever the client raises
+            raise hub.refused_repository(self, error) from None
 
     def create_model_card(self, **kwargs: Any) -> None:  # type: ignore[override]
-        """As `Trainer.create_model_card`, with the weighting, the sweep, the metrics, and how to use the model.
-
-        `dataset` is the name of the data, `dataset_tags` its id on the Hub.
-        """
+        """As `Trainer.create_model_card`, with weighting, sweep and metrics. `dataset` is a name, `dataset_tags` an id."""
         if self.is_world_process_zero():
             hub.write_model_card(self, **kwargs)
 
@@ -243,12 +213,7 @@ class WeightedLossTrainer(Trainer):
         """As `Trainer.push_to_hub`: the model that the trainer holds, its card, charts and `sweep.json`.
 
         `push_predictions=True` pushes the predictions of a sweep too. Checkpoints and pickles are not pushed. It waits for
-        the Hub.
-
-        Raises
-        ------
-        PushError
-            When the Hub refuses or cannot be reached. The folder is complete, and the message says how to push it again.
+        the Hub, and raises PushError, which says how to push again, when the Hub refuses or cannot be reached.
         """
         return hub.push_trainer(self, commit_message or "End of training", **kwargs)
 
@@ -260,66 +225,38 @@ class WeightedLossTrainer(Trainer):
     @property
     def class_names(self) -> Sequence[str]:
         """Names of the classes: those of the training data's `ClassLabel`, or else of `model.config.id2label`."""
-        if self._named is None or self._named[0] is not self.train_dataset:
-            self._named = self.train_dataset, self.names_in(self.train_dataset)  # datasets copies them at each access
-        config, names = self.model.config, self._named[1]
-        return [*names, *(str(config.id2label[i]) for i in range(len(names), config.num_labels))]
-
-    def names_in(self, dataset: Any) -> Sequence[str]:
-        """Class names of a dataset's `ClassLabel` column; empty where it has none."""
-        if getattr(dataset, "features", None) is None or self.task is Task.MULTILABEL:
-            return ()
-        columns = [column for column in (*LABEL_COLUMNS, self.label_name) if column in dataset.features]
-        return next((names for column in columns if (names := class_names(dataset, column))), ())
+        return self.classes.names
 
     @property
     def positive_label(self) -> int:
         """Id of the positive class."""
-        label = getattr(self.args, "positive_label", None)
-        if label is None and self.train_dataset is None:
-            label = getattr(self.model.config, "positive_label", None)  # of a loaded model
-        return 1 if label is None else label_id(label, self.class_names)
+        return self.classes.positive_label
 
     @property
     def class_weights(self) -> ClassWeights:
         """The weights at the ratio that `args` has now.
 
-        Raises
-        ------
-        InvalidInputError
-            When there are no training labels, no `class_counts` and no counts in `model.config`.
+        Raises InvalidInputError when there are no training labels, no `class_counts` and no counts in `model.config`.
         """
-        return self._current_weights()[0]
+        return self.classes.current()[0]
 
     def weights_at(self, ratio: float | str | None, weights: Sequence[float] | None = None) -> ClassWeights:
         """The weights at a ratio (the natural one when None), or explicit ones, whatever `args` has."""
-        if self.task is Task.MULTILABEL:
-            return ClassWeights.from_multi_label_counts(self._class_counts(), ratio, weights)
-        return ClassWeights.from_counts(self._class_counts(), ratio, self.positive_label, weights)
+        return self.classes.weights_at(ratio, weights)
 
     def count_classes(self, dataset: Any) -> np.ndarray:
         """Count the labels of each class of the model in a dataset, in the form of `ClassWeights.counts`.
 
-        Raises
-        ------
-        InvalidInputError
-            When the labels cannot be counted or are not classes of the model.
+        Raises InvalidInputError when the labels cannot be counted or are not classes of the model.
         """
-        # A column of the collator's name comes first, as the default collator takes it.
-        named = self.label_name if self.label_name in column_names(dataset) else None
-        column = find_label_column(dataset, None if self.label_name == "labels" else named)
-        if self.task is Task.MULTILABEL:
-            counts = count_multi_labels(dataset, column)
-        else:
-            counts = count_labels(dataset, column, num_classes=self.model.config.num_labels)
-        check_counts(self, counts, column)
-        return counts
+        return self.classes.count(dataset)
 
     def record_class_weights(self) -> None:
         """Write how the classes are weighted to `model.config`, and their names if it has none."""
-        config = self.model.config
+        config, sweep = self.model.config, self.finished_sweep
         vars(config).pop("requirement", None)  # of an earlier training
-        config.update(self._weighting())
+        self._recorded = self.classes.record() | ({} if sweep is None else {"requirement": sweep.requirement})
+        config.update(self._recorded)
         known = getattr(config, "id2label", None) or {}
         if known and all(name == f"LABEL_{i}" for i, name in known.items()):
             config.id2label = dict(enumerate(self.class_names))
@@ -338,13 +275,12 @@ class WeightedLossTrainer(Trainer):
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if self.task is Task.MULTILABEL:
             return weighted_binary_cross_entropy(logits, labels, weights, **kwargs)
-        return weighted_cross_entropy(
-            logits, labels, weights, label_smoothing=self.args.label_smoothing_factor, **kwargs
-        )
+        smoothing = self.args.label_smoothing_factor
+        return weighted_cross_entropy(logits, labels, weights, label_smoothing=smoothing, **kwargs)
 
     def _add_eval_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Keep the losses of each example, which are gathered like its logits; returns the loss of the batch."""
-        weights = self._weights_tensor()
+        weights = self.classes.current()[1]
         weighted = self._loss(logits, labels, weights, reduction="none")
         plain = self._loss(logits, labels, torch.ones_like(weights), reduction="none")
         counted = labels != IGNORE_INDEX
@@ -352,82 +288,6 @@ class WeightedLossTrainer(Trainer):
         if self._eval_losses is not None:
             self._eval_losses.append(self.gather_function(torch.stack(sums, dim=1)).cpu())
         return weighted.sum() / counted.sum().clamp(min=1)
-
-    def _weights_tensor(self) -> torch.Tensor:
-        return self._current_weights()[1]
-
-    def _current_weights(self) -> tuple[ClassWeights, torch.Tensor]:
-        args, config = self.args, self.model.config
-        names = ("weight_ratio", "class_weights", "class_counts", "positive_label")
-        given = {name: getattr(args, name, None) for name in names}
-        # Every step asks, and the ratio may have changed: made anew only where it has.
-        key = (repr(given), self.train_dataset, config)
-        if (
-            self._weights is None
-            or self._weights[0][0] != key[0]
-            or any(old is not new for old, new in zip(self._weights[0][1:], key[1:], strict=True))
-        ):
-            ratio, weights = given["weight_ratio"], given["class_weights"]
-            if weights is not None:
-                weights = self._by_class_id("class_weights", weights)
-            elif ratio is None and self.train_dataset is None:
-                weights = getattr(config, "class_weights", None)  # of a loaded model
-                if weights is not None and self.task is Task.MULTILABEL:
-                    weights = [positive / negative for negative, positive in weights]
-            made = self.weights_at(ratio, weights)
-            self._weights = key, made, torch.as_tensor(made.weights, dtype=torch.float32)
-        return self._weights[1:]
-
-    def _class_counts(self) -> Any:
-        given = getattr(self.args, "class_counts", None)
-        if given is not None:
-            return self._by_class_id("class_counts", given)
-        if self.train_dataset is not None:
-            if self._counted is None or self._counted[0] is not self.train_dataset:
-                self._counted = self.train_dataset, self.count_classes(self.train_dataset)
-            return self._counted[1]
-        counts = getattr(self.model.config, "class_counts", None)  # of a loaded model
-        if counts is None:
-            raise InvalidInputError(
-                "there are no training labels to compute class weights from: give train_dataset or class_counts."
-            )
-        return counts
-
-    def _knows_counts(self) -> bool:
-        given = getattr(self.args, "class_counts", None) is not None
-        return given or self.train_dataset is not None or hasattr(self.model.config, "class_counts")
-
-    def _by_class_id(self, name: str, values: Any) -> list[Any]:
-        names = self.class_names
-        if isinstance(values, Mapping):
-            pairs = [(label_id(label, names, name), value) for label, value in values.items()]
-        else:
-            pairs = list(enumerate(values)) if isinstance(values, (Sequence, np.ndarray)) else []
-        if sorted(i for i, _ in pairs) != list(range(self.model.config.num_labels)):
-            raise InvalidInputError(
-                f"{name} must have one value for each of the {self.model.config.num_labels} classes "
-                f"({', '.join(names)}), got {values!r}."
-            )
-        return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
-
-    def _weighting(self) -> dict[str, Any]:
-        class_weights = self.class_weights
-        weighting = {
-            "class_counts": class_weights.counts.tolist(),
-            "class_weights": class_weights.weights.tolist(),
-            "weight_ratio": class_weights.ratio,
-            "natural_ratio": class_weights.natural_ratio,
-            "positive_label": class_weights.positive_label,
-        }
-        if (sweep := self.finished_sweep) is not None:
-            weighting["requirement"] = sweep.requirement
-        if (threshold := getattr(self.model.config, "threshold", None)) is not None:
-            weighting["threshold"] = threshold
-        return weighting
-
-
-def _plain_loss(metrics: dict[str, float]) -> float:
-    return metrics["eval_plain_loss"]
 
 
 def _logits_first(outputs: Any) -> tuple[torch.Tensor, Any]:
@@ -437,5 +297,4 @@ def _logits_first(outputs: Any) -> tuple[torch.Tensor, Any]:
         return outputs[0], outputs
     if "logits" not in outputs:
         raise InvalidInputError(f"the model returns no 'logits', only {', '.join(map(repr, outputs))}.")
-    logits = outputs["logits"]
-    return logits, {"logits": logits} | {name: value for name, value in outputs.items() if name != "logits"}
+    return outputs["logits"], {"logits": outputs["logits"], **outputs}

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from .labels import class_names, count_labels, find_label_column, label_id
+from .ratios import resolved_ratio
 from .task import Task
 
 
@@ -20,7 +20,8 @@ class ClassWeights:
     Only the ratios of the weights matter, and one number, `ratio`, determines them. With two classes it is
     w_r = w_positive / w_negative, and the natural ratio is n_negative / n_positive. With more classes w_c ∝ n_c^(−α), with
     the α for which w_rarest / w_commonest is `ratio`; the natural ratio is n_max / n_min, that is, α = 1. At the natural
-    ratio the weights are those of scikit-learn's `class_weight="balanced"`.
+    ratio the weights are those of scikit-learn's `class_weight="balanced"` (King and Zeng 2001, Logistic Regression in Rare
+    Events Data, Political Analysis 9(2)).
 
     Attributes
     ----------
@@ -33,14 +34,9 @@ class ClassWeights:
     natural_ratio : float
         The ratio at which every class contributes the same to the loss.
     task : Task
-        What `counts` and `weights` describe: two classes, more than two classes, or several labels per example.
+        Two classes, more than two classes, or several labels per example.
     positive_label : int
         Id of the class whose precision and recall are reported, with two classes.
-
-    References
-    ----------
-    King, G. and Zeng, L. (2001), Logistic Regression in Rare Events Data, Political Analysis 9(2);
-    Cui, Y. et al. (2019), Class-Balanced Loss Based on Effective Number of Samples, CVPR, arXiv 1901.05555.
 
     Examples
     --------
@@ -49,8 +45,6 @@ class ClassWeights:
     7.33
     >>> class_weights.weights.round(3).tolist()
     [0.568, 4.167]
-    >>> ClassWeights.from_counts([88, 12], ratio=1).weights.tolist()
-    [1.0, 1.0]
     """
 
     counts: np.ndarray
@@ -77,7 +71,8 @@ class ClassWeights:
             of the rarest class that has labels.
         ratio : float or str, optional
             The weight ratio w_r, or its name: `natural`, `unweighted` (1), `sqrt` (square root of the natural ratio) or,
-            with two classes, `effective:0.999` (effective number of samples with that β). The natural ratio when None.
+            with two classes, `effective:0.999` (effective number of samples with that β: Cui et al. 2019, Class-Balanced
+            Loss Based on Effective Number of Samples, CVPR, arXiv 1901.05555). The natural ratio when None.
         positive_label : int, default 1
             Id of the positive class.
         weights : sequence of float of shape (n_classes,), optional
@@ -86,28 +81,25 @@ class ClassWeights:
         Raises
         ------
         InvalidInputError
-            When fewer than two classes have labels, a ratio or weight is not a positive finite number, more than two
-            classes of the same size get a ratio other than 1, both `ratio` and `weights` are given, or no class has the id
-            `positive_label`.
+            When fewer than two classes have labels, a ratio or weight is not positive and finite, both are given, more than
+            two classes of the same size get a ratio other than 1, or no class has the id `positive_label`.
         """
         counts = _checked_counts(counts, (), "[8800, 1200]")
         if np.count_nonzero(counts) < 2:
             raise InvalidInputError(
-                f"at least two classes must have training labels, got the counts {counts.tolist()}: check the label column "
-                "and the split."
+                f"at least two classes must have training labels, got the counts {counts.tolist()}: check the label column."
             )
         if positive_label not in range(len(counts)):
             raise InvalidInputError(
                 f"positive_label must be a class id from 0 to {len(counts) - 1}, got {positive_label!r}."
             )
-        positive_label, binary = int(positive_label), len(counts) == 2
+        binary = len(counts) == 2
         # A class without labels does not contribute to the training loss, whatever its weight is.
         sizes = np.where(counts > 0, counts, counts[counts > 0].min()).astype(np.float64)
         high, low = (positive_label, 1 - positive_label) if binary else (sizes.argmin(), sizes.argmax())
         natural_ratio = float(sizes[low] / sizes[high])
-
         if weights is not None:
-            log_weights = np.log(_checked_weights(weights, len(counts), ratio))
+            log_weights = _log_weights(weights, len(counts), ratio)
             ratio = float(np.exp(log_weights[high] - log_weights[low]))
         else:
             ratio = resolved_ratio(ratio, natural_ratio, np.array([counts[low], counts[high]]) if binary else None)
@@ -116,7 +108,7 @@ class ClassWeights:
             else:
                 log_weights = -_exponent(ratio, natural_ratio) * np.log(sizes)
         task = Task.BINARY if binary else Task.MULTICLASS
-        return cls(counts, _normalised(log_weights, counts), ratio, natural_ratio, task, positive_label)
+        return cls(counts, _normalised(log_weights, counts), ratio, natural_ratio, task, int(positive_label))
 
     @classmethod
     def from_dataset(
@@ -127,19 +119,9 @@ class ClassWeights:
         positive_label: int | str = 1,
         weights: Sequence[float] | np.ndarray | None = None,
     ) -> ClassWeights:
-        """Class weights from the labels of a dataset.
+        """Class weights from the labels of a dataset: parameters and errors are those of `count_labels` and `from_counts`.
 
-        Parameters
-        ----------
-        dataset, label_column, ratio, weights
-            As for `count_labels` and `from_counts`.
-        positive_label : int or str, default 1
-            Id of the positive class, or its name where the column is a `ClassLabel`.
-
-        Raises
-        ------
-        InvalidInputError
-            As `count_labels` and `from_counts`, and when no class has the name `positive_label`.
+        `positive_label` may also be the name of a class where the column is a `ClassLabel`.
         """
         counts = count_labels(dataset, label_column)
         names = class_names(dataset, find_label_column(dataset, label_column))
@@ -163,11 +145,9 @@ class ClassWeights:
         counts : sequence of int of shape (n_labels, 2)
             Number of training examples without and with each label. A label that all examples or none have keeps weights 1.
         ratio : float or str, optional
-            w_minority / w_majority of the most imbalanced label, or its name as for `from_counts`. The natural ratio when
-            None.
+            w_minority / w_majority of the most imbalanced label, or its name as for `from_counts`.
         pos_weights : sequence of float of shape (n_labels,), optional
-            Explicit w_positive / w_negative of each label, as in `torch.nn.BCEWithLogitsLoss(pos_weight=…)`. The result's
-            `ratio` is computed from them.
+            Explicit w_positive / w_negative of each label, as in `torch.nn.BCEWithLogitsLoss(pos_weight=…)`.
 
         Raises
         ------
@@ -176,26 +156,21 @@ class ClassWeights:
 
         Examples
         --------
-        >>> class_weights = ClassWeights.from_multi_label_counts([[90, 10], [50, 50]])
-        >>> class_weights.natural_ratio
-        9.0
-        >>> class_weights.weights.round(3).tolist()
+        >>> ClassWeights.from_multi_label_counts([[90, 10], [50, 50]]).weights.round(3).tolist()
         [[0.556, 5.0], [1.0, 1.0]]
         """
         counts = _checked_counts(counts, (2,), "[[900, 100], [700, 300]] (examples without and with each label)")
-        weighable = np.flatnonzero((counts > 0).all(axis=1))
-        if not weighable.size:
+        weighable = (counts > 0).all(axis=1)
+        if not weighable.any():
             raise InvalidInputError(
-                "at least one label must have both positive and negative training examples, got "
-                f"{counts.tolist()!r}: check the label column."
+                f"a label must have both positive and negative training examples, got {counts.tolist()}: check the column."
             )
         log_imbalances = np.zeros(len(counts))
         log_imbalances[weighable] = np.log(counts[weighable, 0] / counts[weighable, 1])
-        most = weighable[np.abs(log_imbalances[weighable]).argmax()]
+        most = np.where(weighable, np.abs(log_imbalances), -1).argmax()
         natural_ratio = float(counts[most].max() / counts[most].min())
-
         if pos_weights is not None:
-            log_ratios = np.log(_checked_weights(pos_weights, len(counts), ratio))
+            log_ratios = _log_weights(pos_weights, len(counts), ratio)
             ratio = float(np.exp(log_ratios[most] * (np.sign(log_imbalances[most]) or 1)))
         else:
             ratio = resolved_ratio(ratio, natural_ratio)
@@ -203,77 +178,6 @@ class ClassWeights:
         log_weights = np.stack([np.zeros(len(counts)), log_ratios], axis=1)
         sizes = np.where(counts.any(axis=1, keepdims=True), counts, 1)  # a label may have no examples at all
         return cls(counts, _normalised(log_weights, sizes), ratio, natural_ratio, Task.MULTILABEL)
-
-
-def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 100.0) -> list[float]:
-    """Ascending log-spaced ratios from natural/span to natural·span, and the natural ratio and 1.
-
-    Parameters
-    ----------
-    natural_ratio : float
-    num_ratios : int, default 13
-        Number of log-spaced ratios. The natural ratio and 1 are added where they are not among them.
-    ratio_span : float, default 100
-        Factor between the natural ratio and the lowest and highest ratio.
-
-    Raises
-    ------
-    InvalidInputError
-        When `num_ratios` is below 2 or `ratio_span` is not a finite number above 1.
-
-    Examples
-    --------
-    >>> ratio_grid(4.0, num_ratios=3, ratio_span=10)
-    [0.4, 1.0, 4.0, 40.0]
-    """
-    if not isinstance(num_ratios, (int, np.integer)) or num_ratios < 2:
-        raise InvalidInputError(f"num_ratios must be an integer of at least 2, got {num_ratios!r}.")
-    if not isinstance(ratio_span, (int, float, np.number)) or not 1 < ratio_span < math.inf:
-        raise InvalidInputError(f"ratio_span must be a finite number above 1, such as 100, got {ratio_span!r}.")
-    factors = np.geomspace(1 / ratio_span, ratio_span, num_ratios)
-    if num_ratios % 2:
-        factors[num_ratios // 2] = 1  # geomspace may round it
-    return unique_ratios([*(natural_ratio * factors), natural_ratio, 1.0])
-
-
-def unique_ratios(ratios: Sequence[float]) -> list[float]:
-    """The ratios in ascending order, each once (to a relative 1e-9). Raises as `checked_ratio`."""
-    unique: list[float] = []
-    for ratio in sorted(checked_ratio(ratio) for ratio in ratios):
-        if not unique or not math.isclose(ratio, unique[-1], rel_tol=1e-9):
-            unique.append(ratio)
-    return unique
-
-
-def checked_ratio(ratio: float) -> float:
-    """The ratio as a float. Raises InvalidInputError when it is not a positive finite number."""
-    if not isinstance(ratio, (int, float, np.number)) or not 0 < float(ratio) < math.inf:
-        raise InvalidInputError(f"a weight ratio must be a positive finite number, got {ratio!r}.")
-    return float(ratio)
-
-
-def resolved_ratio(ratio: float | str | None, natural_ratio: float, sizes: np.ndarray | None = None) -> float:
-    """Weight ratio given as a number, as a name, or as None for the natural ratio: see `ClassWeights.from_counts`.
-
-    `sizes`, with two classes only, is the int ndarray (n_negative, n_positive), which `effective:β` needs. Raises
-    InvalidInputError when `ratio` is neither a positive finite number nor a known name.
-    """
-    if ratio is None:
-        return natural_ratio
-    if not isinstance(ratio, str):
-        return checked_ratio(ratio)
-    named = {"natural": natural_ratio, "unweighted": 1.0, "sqrt": math.sqrt(natural_ratio)}
-    if ratio in named:
-        return named[ratio]
-    name, _, value = ratio.partition(":")
-    with suppress(ValueError):  # of float() and checked_ratio()
-        if name == "effective" and sizes is not None and 0 <= (beta := float(value)) < 1:
-            # Cui et al. 2019: the weight of a class is 1 / effective number = (1 - beta) / (1 - beta^n).
-            effective = -np.expm1(sizes * math.log(beta)) if beta else np.ones(2)
-            return float(effective[0] / effective[1])
-        return checked_ratio(float(ratio))
-    names = ", ".join(map(repr, named)) + (", 'effective:0.999'" if sizes is not None else "")
-    raise InvalidInputError(f"a weight ratio must be a positive finite number or one of {names}, got {ratio!r}.")
 
 
 def _normalised(log_weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -284,26 +188,21 @@ def _normalised(log_weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _exponent(ratio: float, natural_ratio: float) -> float:
     """α with natural_ratio^α = ratio."""
-    if natural_ratio != 1:
-        return math.log(ratio) / math.log(natural_ratio)
-    if ratio != 1:
+    if natural_ratio == 1 != ratio:
         raise InvalidInputError(
             f"weight_ratio must be 1 where all classes have the same size, got {ratio}: write 1 or give class_weights."
         )
-    return 0.0
+    return math.log(ratio) / math.log(natural_ratio) if natural_ratio != 1 else 0.0
 
 
 def _checked_counts(counts: Any, row_shape: tuple[int, ...], example: str) -> np.ndarray:
-    try:
-        array = np.asarray(counts)
-    except ValueError:  # rows of different lengths
-        array = np.empty(0)
+    array = np.asarray(counts)
     if not array.ndim or array.shape[1:] != row_shape or array.dtype.kind not in "iu" or (array < 0).any():
         raise InvalidInputError(f"counts must be integers of at least 0, such as {example}, got {counts!r}.")
     return array.astype(np.int64)
 
 
-def _checked_weights(weights: Sequence[float] | np.ndarray, num_weights: int, ratio: float | str | None) -> np.ndarray:
+def _log_weights(weights: Sequence[float] | np.ndarray, num_weights: int, ratio: float | str | None) -> np.ndarray:
     if ratio is not None:
         raise InvalidInputError(f"weight_ratio must be None where class_weights are given, got {ratio!r}.")
     try:
@@ -314,4 +213,4 @@ def _checked_weights(weights: Sequence[float] | np.ndarray, num_weights: int, ra
         raise InvalidInputError(
             f"class_weights must be {num_weights} positive finite numbers, one for each class, got {weights!r}."
         )
-    return array
+    return np.log(array)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -44,26 +44,19 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     [2, 0, 1]
     """
     column = find_label_column(dataset, label_column)
-    num_classes = max(num_classes, len(class_names(dataset, column) or ()))
-    counts = np.zeros(num_classes, dtype=np.int64)
+    counts = np.zeros(max(num_classes, len(class_names(dataset, column))), dtype=np.int64)
     for batch in _label_batches(dataset, column):
-        labels = _class_ids(batch, column)
-        lowest, highest = _range(labels)
-        if lowest < 0:
-            labels = labels.filter(pc.not_equal(labels, IGNORE_INDEX))
-            lowest, highest = _range(labels)
+        labels = _class_ids(batch, column).to_numpy()
+        if (labels < 0).any():
+            labels = labels[labels != IGNORE_INDEX]
+        lowest, highest = (labels.min(), labels.max()) if len(labels) else (0, 0)
         if lowest < 0 or highest > _HIGHEST_ID:
             raise InvalidInputError(
                 f"column {column!r} must hold class ids from 0, or -100 for labels that do not count, got "
                 f"{lowest if lowest < 0 else highest}: number the classes from 0, for example with "
                 f"dataset.class_encode_column({column!r})."
             )
-        num_classes = max(num_classes, highest + 1)
-        if num_classes == 2:  # a sum takes a quarter of the time of numpy's bincount, which needs a copy of the labels
-            positives = pc.sum(labels).as_py() or 0
-            batch_counts = np.array([len(labels) - positives, positives])
-        else:
-            batch_counts = np.bincount(labels.to_numpy(), minlength=num_classes)
+        batch_counts = np.bincount(labels, minlength=len(counts))
         batch_counts[: len(counts)] += counts
         counts = batch_counts
     return counts
@@ -72,15 +65,8 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
 def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndarray:
     """Number of examples without and with each label, as an int64 ndarray of shape (n_labels, 2).
 
-    Parameters
-    ----------
-    dataset, label_column
-        As for `count_labels`. Each example holds a 0 or 1 for each label, or −100 where it does not count.
-
-    Raises
-    ------
-    InvalidInputError
-        As `count_labels`, and when an example does not hold a 0 or 1 for each label.
+    As `count_labels`, for examples that hold a 0 or 1 for each label, or −100 where it does not count. Raises
+    InvalidInputError also when an example does not.
     """
     column = find_label_column(dataset, label_column)
     counts, lengths = np.zeros((0, 2), dtype=np.int64), set()
@@ -102,10 +88,7 @@ def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndar
 def find_label_column(dataset: Any, label_column: str | None = None) -> str:
     """Name of the label column: `label_column`, or, if None, the one of `label`, `labels` and `label_ids` that is there.
 
-    Raises
-    ------
-    InvalidInputError
-        When the dataset has no such column, or several of them.
+    Raises InvalidInputError when the dataset has no such column, or several of them.
     """
     columns = column_names(dataset)
     allowed = LABEL_COLUMNS if label_column is None else (label_column,)
@@ -116,16 +99,12 @@ def find_label_column(dataset: Any, label_column: str | None = None) -> str:
             f"the dataset must have one label column, because data collators differ in which one they train on, got "
             f"{_quoted(found)}: remove all but one, for example with dataset.remove_columns({found[0]!r})."
         )
-    if not columns:
-        _check_countable(dataset)
-        raise InvalidInputError(
-            f"the items of the dataset ({type(dataset).__name__}) must be mappings with a label, such as "
-            "{'input_ids': [101, 102], 'labels': 1}, got other items or none: change them or give class_counts."
-        )
     if not found:
+        if not columns:
+            _check_countable(dataset)
         raise InvalidInputError(
-            f"the dataset has no label column {' or '.join(map(repr, allowed))}, its columns are {_quoted(columns)}: "
-            "rename the column of the labels to 'label', or give class_counts."
+            f"the dataset has no label column {' or '.join(map(repr, allowed))}, its items have "
+            f"{_quoted(columns) or 'no known columns'}: rename the column, or give class_counts."
         )
     return found[0]
 
@@ -148,25 +127,31 @@ def column_names(dataset: Any) -> list[str]:
     return columns or []
 
 
-def class_names(dataset: Any, label_column: str) -> list[str] | None:
-    """Class names of a `ClassLabel` column, None for any other column."""
+def class_names(dataset: Any, label_column: str) -> list[str]:
+    """Class names of a `ClassLabel` column, [] for any other column."""
     feature: Any = (getattr(dataset, "features", None) or {}).get(label_column)
     feature = getattr(feature, "feature", feature)  # the labels of tokens are a list of ClassLabel
-    return list(feature.names) if hasattr(feature, "names") else None
+    return list(getattr(feature, "names", ()))
 
 
-def label_id(label: int | str, names: Sequence[str] | None, parameter: str = "positive_label") -> int:
+def label_id(label: int | str, names: Sequence[str], parameter: str = "positive_label") -> int:
     """Id of a class given by its name or its id. Whether a class has that id is not checked.
 
     Raises InvalidInputError, with `parameter` as the name of the value, when `label` is neither in `names` nor an integer.
     """
-    if names and label in names:
+    if label in names:
         return list(names).index(str(label))
     try:
         return int(label) if isinstance(label, str) else operator.index(label)
     except (ValueError, TypeError):
         or_name = f" or one of the class names {_quoted(names)}" if names else ""
         raise InvalidInputError(f"{parameter} must be a class id{or_name}, got {label!r}.") from None
+
+
+def _has_indexed_items(dataset: Any) -> bool:
+    # torch's IterableDataset inherits a __getitem__ that only raises, and may have a length.
+    iterable = isinstance(dataset, torch.utils.data.IterableDataset)
+    return hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not iterable
 
 
 def _check_countable(dataset: Any) -> None:
@@ -177,21 +162,13 @@ def _check_countable(dataset: Any) -> None:
         )
 
 
-def _has_indexed_items(dataset: Any) -> bool:
-    # torch's IterableDataset inherits a __getitem__ that only raises, and may have a length.
-    iterable = isinstance(dataset, torch.utils.data.IterableDataset)
-    return hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not iterable
-
-
 def _label_batches(dataset: Any, column: str) -> Iterator[pa.ChunkedArray]:
     """Labels of all examples, one array per batch, not always in the order of the examples."""
     _check_countable(dataset)
     if not hasattr(dataset, "select_columns"):  # not a datasets.Dataset
-        for start in range(0, len(dataset), 10_000):
-            rows = range(start, min(start + 10_000, len(dataset)))
-            with _preserved_random_state():
-                batch = [np.asarray(dataset[i][column]).tolist() for i in rows]
-            yield pa.chunked_array([pa.array(batch)])
+        with _preserved_random_state():
+            found = [np.asarray(dataset[i][column]).tolist() for i in range(len(dataset))]
+        yield pa.chunked_array([pa.array(found)])
         return
     labels = dataset.data.column(column)
     # The rows that select() or shuffle() kept. The attribute is private, but the public way, `with_format("arrow")` and
@@ -211,13 +188,13 @@ def _label_batches(dataset: Any, column: str) -> Iterator[pa.ChunkedArray]:
 @contextmanager
 def _preserved_random_state() -> Iterator[None]:
     """Keep the random numbers of the training as they are when the items draw random numbers, as augmentation does."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python, numpy = random.getstate(), np.random.get_state()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _flat(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
@@ -232,27 +209,15 @@ def _flat(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
 
 
 def _class_ids(labels: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
-    """Labels as `_flat` gives them, as int64."""
     flat = _flat(labels, column)
-    if flat.type == pa.int64():
-        return flat
     if pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type) or pa.types.is_boolean(flat.type):
-        try:
+        with suppress(pa.ArrowInvalid):  # a fraction is not a class id
             return flat.cast(pa.int64())
-        except pa.ArrowInvalid:
-            pass  # a fraction is not a class id
-    found = _shown(labels, flat, allowed=range(_HIGHEST_ID))
     raise InvalidInputError(
-        f"column {column!r} must hold integer class ids, got {found}: turn names into ids with "
-        f"dataset.class_encode_column({column!r}), or, for several labels per example, load the model with "
-        "problem_type='multi_label_classification'."
+        f"column {column!r} must hold integer class ids, got {_shown(labels, flat, allowed=range(_HIGHEST_ID))}: turn "
+        f"names into ids with dataset.class_encode_column({column!r}), or, for several labels per example, load the model "
+        "with problem_type='multi_label_classification'."
     )
-
-
-def _range(labels: pa.ChunkedArray) -> tuple[int, int]:
-    """Lowest and highest label; (0, -1) where there is none."""
-    found = pc.min_max(labels).as_py()
-    return (found["min"], found["max"]) if len(labels) else (0, -1)
 
 
 def _shown(labels: pa.ChunkedArray, flat: pa.ChunkedArray, allowed: Sequence[int]) -> str:

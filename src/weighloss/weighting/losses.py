@@ -32,8 +32,8 @@ def weighted_cross_entropy(
     class_weights : float tensor of shape (n_classes,)
         Weights of mean 1 over the training labels: see `ClassWeights`. Ones give the unweighted loss.
     num_items : int or scalar tensor, optional
-        Number of labels that count in the whole optimizer step, over all micro-batches and processes. When None, the
-        number of labels that count in `labels`. Not used with `reduction="none"`.
+        Number of labels that count in the whole optimizer step, over all micro-batches and processes; in `labels` when
+        None. Not used with `reduction="none"`.
     label_smoothing : float, default 0.0
         ℓ_i is the cross-entropy against (1 − ε)·one-hot + ε·uniform. The weight stays that of the item's own label.
     reduction : {"mean", "none"}, default "mean"
@@ -41,14 +41,14 @@ def weighted_cross_entropy(
 
     Returns
     -------
-    float32 scalar (float64 for float64 logits), 0 where no label counts; with `reduction="none"` a tensor of the shape of
-    `labels`, 0 for labels that do not count. It is on the device of the logits, on which the other tensors need not be.
+    float32 scalar (float64 for float64 logits) on the device of the logits, 0 where no label counts; with
+    `reduction="none"` a tensor of the shape of `labels`, 0 for labels that do not count.
 
     Raises
     ------
     InvalidInputError
-        When the shapes of logits, labels and class weights do not fit, the labels are floats, `reduction` is unknown, or a
-        label is not a class id; the last is found on the CPU only, on a GPU it is an error of torch.
+        When the shapes of logits, labels and class weights do not fit, the labels are floats, `reduction` is unknown, or,
+        on the CPU, a label is not a class id.
 
     Examples
     --------
@@ -57,34 +57,22 @@ def weighted_cross_entropy(
     tensor([0.0635, 0.9398])
     """
     _check_num_classes(logits, class_weights)
-    if labels.shape == logits.shape:
-        several = "for several labels per example load the model with problem_type='multi_label_classification'"
-        raise _misshapen(labels, logits, several)
-    if labels.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
-        raise _misshapen(
-            labels, logits, "give one class id for each row of logits, whose last dimension is the classes"
-        )
+    advice = (
+        "give one class id for each row of logits, or load the model with problem_type='multi_label_classification'"
+    )
+    _check_shape(labels.shape in (logits.shape[:-1], (*logits.shape[:-1], 1)), labels, logits, advice)
     if labels.is_floating_point():
-        raise InvalidInputError(
-            f"labels must be integer class ids, got {labels.dtype}: write labels.long(), or convert the label column with "
-            "dataset.cast_column('label', datasets.Value('int64'))."
-        )
+        raise InvalidInputError(f"labels must be integer class ids, got {labels.dtype}: write labels.long().")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     labels = labels.to(logits.device, torch.long)
     num_classes = logits.shape[-1]
+    flat = logits.reshape(-1, num_classes), labels.flatten()
     try:
-        losses = F.cross_entropy(
-            logits.reshape(-1, num_classes),
-            labels.flatten(),
-            reduction="none",
-            ignore_index=IGNORE_INDEX,
-            label_smoothing=label_smoothing,
-        )
-    except IndexError:  # torch checks the ids anyway, so that a check of our own would only cost time
-        outside = ((labels < 0) | (labels >= num_classes)) & (labels != IGNORE_INDEX)
+        losses = F.cross_entropy(*flat, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction="none")
+    except IndexError as error:  # torch checks the ids anyway, so that a check of our own would only cost time
         raise InvalidInputError(
-            f"labels must be class ids from 0 to {num_classes - 1}, or -100 for items that do not count, got "
-            f"{labels[outside][0].item()}: correct the labels, or load the model with more classes (num_labels)."
+            f"labels must be class ids from 0 to {num_classes - 1}, or -100 for items that do not count ({error}): correct "
+            "the labels, or load the model with more classes (num_labels)."
         ) from None
     counted = labels != IGNORE_INDEX
     item_weights = class_weights.to(logits)[labels.where(counted, 0)]
@@ -125,8 +113,7 @@ def weighted_binary_cross_entropy(
     tensor(0.5370)
     """
     _check_num_classes(logits, class_weights)
-    if labels.shape != logits.shape:
-        raise _misshapen(labels, logits, "give a 0 or 1 for each label of each example")
+    _check_shape(labels.shape == logits.shape, labels, logits, "give a 0 or 1 for each label of each example")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     labels = labels.to(logits)
     counted = labels != IGNORE_INDEX
@@ -141,23 +128,20 @@ def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torc
     r"""Logits without the effect of the class weights of the training: logits − log w.
 
     With weights w_c a model learns the probabilities p_c·w_c / Σ_k p_k·w_k, as if class c was w_c times as frequent.
-    Subtracting log w gives p_c back: exactly for a model that minimises its loss, approximately for any other. With several
-    labels per example log(w_1 / w_0) of each label is subtracted. The result has the shape and dtype of `logits`.
+    Subtracting log w gives p_c back (Elkan 2001, The Foundations of Cost-Sensitive Learning, IJCAI, theorem 2): exactly for
+    a model that minimises its loss, approximately for any other. The result has the shape and dtype of `logits`.
 
     Parameters
     ----------
     logits : float tensor of shape (..., n_classes)
     class_weights : float tensor of shape (n_classes,), or (n_labels, 2) for several labels per example
-        Weights of the training, of any scale: `trainer.class_weights.weights`, or `class_weights` of the saved config.
+        Weights of the training, of any scale: `trainer.class_weights.weights`, or `class_weights` of the saved config. With
+        several labels per example log(w_1 / w_0) of each label is subtracted.
 
     Raises
     ------
     InvalidInputError
         When the numbers of logits and class weights differ.
-
-    References
-    ----------
-    Elkan, C. (2001), The Foundations of Cost-Sensitive Learning, IJCAI, theorem 2.
 
     Examples
     --------
@@ -191,7 +175,8 @@ def _check_num_classes(logits: torch.Tensor, class_weights: torch.Tensor) -> Non
         )
 
 
-def _misshapen(labels: torch.Tensor, logits: torch.Tensor, advice: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: {advice}."
-    )
+def _check_shape(fits: bool, labels: torch.Tensor, logits: torch.Tensor, advice: str) -> None:
+    if not fits:
+        raise InvalidInputError(
+            f"labels of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: {advice}."
+        )

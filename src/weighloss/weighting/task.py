@@ -14,9 +14,7 @@ class Task(enum.Enum):
     @property
     def average(self) -> Literal["binary", "macro", "micro"]:
         """Value of scikit-learn's `average` with which precision and recall are computed."""
-        if self is Task.BINARY:
-            return "binary"
-        return "macro" if self is Task.MULTICLASS else "micro"
+        return "binary" if self is Task.BINARY else "macro" if self is Task.MULTICLASS else "micro"
 
     @classmethod
     def of_model(cls, config: Any) -> Task:
