@@ -1,10 +1,10 @@
-"""Which decision rule keeps a requirement on new data? Finished sweeps, cut into halves: choose on one, measure on the other.
+"""Which decision rule keeps a requirement on new data? Choose on one half of the evaluation data, measure on the other.
 
     python benchmarks/operating_points.py SWEEP_FOLDER [SWEEP_FOLDER ...] [--halves 200]
 
 For each requirement, the rules of `weighloss.reports.compare_with_threshold`, scikit-learn's tuned threshold, and the best
-pair among few legs. Prints one table for each sweep: the share of the halves on which the requirement is met, the mean of what
-is required, how much is missing on average, and the mean of the objective.
+pair among few legs. Prints one table for each finished sweep: the share of the halves on which the requirement is met, the
+mean of what is required, how much is missing on average, and the mean of the objective.
 """
 
 import argparse

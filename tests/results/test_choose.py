@@ -154,7 +154,7 @@ def test_a_guarantee_is_said_and_so_is_what_it_lacks(tmp_path):
     choice = sweep.choose("recall>=0.9 @90%")
     assert choice.met
     assert choice.point.recall > 0.9
-    assert str(choice).endswith("On new data of the same kind the bound holds with a probability of 90%.")
+    assert str(choice).endswith("On new data of the same kind the bound holds with 90% probability.")
     nothing = sweep.choose("recall>=0.999 @90%")
     assert not nothing.met
     assert "it needs at least 2302 positive examples without a miss in the two thirds of the evaluation data" in str(
@@ -182,5 +182,5 @@ def test_what_has_no_meaning_for_a_task_is_refused():
     for requirement in ("mcc", "flagged<=2%", "recall>=0.9 @90%"):
         with pytest.raises(InvalidInputError, match="is for"):
             three.choose(requirement)
-    with pytest.raises(InvalidInputError, match="threshold must be 'any' or 'argmax', got 0.5"):
+    with pytest.raises(InvalidInputError, match=r"threshold must be 'any' or 'argmax', got 0\.5"):
         three.choose("f1", 0.5)

@@ -64,7 +64,7 @@ def test_by_default_the_trainer_holds_the_chosen_legs_model_and_it_is_in_the_fol
     assert kept.is_argmax == (choose is None)
     assert trainer.model.config.weight_ratio == trainer.args.weight_ratio == kept.ratio
     assert trainer.model.config.requirement == sweep.requirement == (choose or "f1")
-    logits, labels = sweep.predictions(kept.leg)
+    logits, _ = sweep.predictions(kept.leg)
     held = trainer.predict(eval_data)
     assert np.allclose(held.predictions, logits - [0, kept.threshold], atol=1e-5)
     if choose is None:
@@ -392,9 +392,10 @@ def test_legs_are_measured_on_the_test_set_too_and_nothing_is_chosen_on_it(tmp_p
     make_sweep(tmp_path / "without", train_data, eval_data, without, {"learning_rate": 3e-3}).train()
     assert replace(without.sweep.operating_point.leg, seconds=0) == replace(sweep.operating_point.leg, seconds=0)
     assert without.sweep.operating_point.threshold == sweep.operating_point.threshold
+    other = RatioSweepCallback([1, 9], choose="recall>=0.9", test_dataset=test_data.select(range(10)))
+    trainer = make_sweep(tmp_path / "with", train_data, eval_data, other, {"learning_rate": 3e-3})
     with pytest.raises(InvalidInputError, match="the test data differs"):
-        other = RatioSweepCallback([1, 9], choose="recall>=0.9", test_dataset=test_data.select(range(10)))
-        make_sweep(tmp_path / "with", train_data, eval_data, other, {"learning_rate": 3e-3}).train()
+        trainer.train()
 
 
 def test_a_sweep_that_is_killed_leaves_every_finished_leg(tmp_path):

@@ -13,6 +13,8 @@ _ALSO_FOR_DEMO = {
     "max_seq_length",
     "max_train_samples",
     "max_eval_samples",
+    "max_predict_samples",
+    "test_size",
     "shuffle_seed",
     "preprocessing_num_workers",
 }
@@ -63,6 +65,9 @@ class DataArguments:
     validation_split_percentage: int = _flag(
         20, "Percentage of the training data held out if there is no evaluation data."
     )
+    test_size: float | None = _flag(
+        None, "Share of the training data held out as test data, such as 0.2, if there is no other."
+    )
     text_column_names: str | None = _flag(
         None, "Text columns, separated by commas. Default: the only column of strings."
     )
@@ -107,6 +112,10 @@ class DataArguments:
         if not 0 < self.validation_split_percentage < 100:
             share = self.validation_split_percentage
             raise InvalidInputError(f"--validation_split_percentage must be from 1 to 99, got {share}.")
+        if self.test_size is not None and not 0 < self.test_size < 1:
+            raise InvalidInputError(f"--test_size must be between 0 and 1, such as 0.2, got {self.test_size}.")
+        if self.test_size is not None and (self.test_file or self.test_split_name):
+            raise InvalidInputError("--test_size has no effect where there are test data: leave one out.")
         at_least_one(self, *(item.name for item in fields(self) if item.name.startswith(("max_", "preprocessing_"))))
 
 
@@ -114,18 +123,23 @@ class DataArguments:
 class SweepArguments:
     """What to sweep over, and how to choose among the legs; a leg is one fine-tune at one ratio with one seed."""
 
-    ratios: list[str] | None = _flag(None, "Numbers, natural, unweighted, sqrt or effective:0.999. Default: a grid.")
+    ratios: list[str] | None = _flag(
+        None, "Numbers, natural, natural*5, unweighted, sqrt or effective:0.999. Default: a grid."
+    )
+    quick: bool = _flag(False, "Three ratios instead of a grid: unweighted, natural and natural*5.")
     num_ratios: int = _flag(13, "Number of ratios in the grid; w_r = 1 is added to it.")
     ratio_span: float = _flag(100.0, "The grid goes from natural/span to natural*span.")
     seeds: list[int] | None = _flag(None, "Each ratio is fine-tuned with each of these seeds. Default: --seed.")
     epochs_per_ratio: int = _flag(1, "Number of epochs of each fine-tune.")
-    choose: str = _flag(
-        "f1",
-        "Requirement that chooses the model: f1, f0.5, 'recall>=0.95', 'precision>=0.9 @90%%', 'cost fp=1 fn=20' or "
-        "break-even.",
+    choose: str | None = _flag(
+        None,
+        "Requirement that chooses the ratio and the threshold: 'recall>=0.95', 'precision>=0.9 @90%%', 'flagged<=200 per "
+        "10000', 'recall>=0.9 and precision>=0.5', 'cost fp=1 fn=20', f1, f0.5, mcc or break-even. Default: the highest F1 "
+        "of the trained ratios.",
     )
+    threshold: Literal["any", "argmax"] = _flag("any", "argmax lets --choose choose among the trained ratios alone.")
     search: bool = _flag(False, "Search for the ratio that meets --choose, instead of a grid.")
-    max_legs: int = _flag(6, "Maximum number of fine-tunes of a --search.")
+    max_legs: int = _flag(5, "Maximum number of fine-tunes of a --search.")
     backend: Literal["local", "ray"] = _flag("local", "ray runs the fine-tunes side by side on a Ray cluster.")
     ray_address: str | None = _flag(None, "Address of a running Ray cluster. Default: a new one on this machine.")
     cpus_per_trial: int = _flag(1, "Number of CPUs, and of threads, of each fine-tune on Ray.")

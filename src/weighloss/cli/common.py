@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers.utils import logging
 from ..errors import InvalidInputError, PushError, SweepStoppedError
 from ..reports.text import imbalance
 from ..results.files import SWEEP_FILE, has_no_room
+from ..sweep.callback import RatioSweepCallback
 from ..training.config import GROUPED
 from ..training.trainer import WeightedLossTrainer
 from .arguments import DataArguments, ModelArguments, at_least_one
@@ -169,7 +171,7 @@ def make_writable(folder: str | Path) -> None:
 
 
 def make_trainer(
-    model_args: ModelArguments, data_args: DataArguments, args: Any, callbacks: Sequence[Any] = ()
+    model_args: ModelArguments, data_args: DataArguments, args: Any, callbacks: Sequence[RatioSweepCallback] = ()
 ) -> tuple[WeightedLossTrainer, Any]:
     """The trainer of a text classifier, and its test data if any; prints how imbalanced the training data is."""
     if data_args.is_demo and args.positive_label is None:
@@ -188,6 +190,8 @@ def make_trainer(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
+    for callback in callbacks:
+        callback.settings = replace(callback.settings, test_dataset=data.get("test"))
     trainer.accelerator.print(imbalance(trainer.class_weights, labels))
     return trainer, data.get("test")
 

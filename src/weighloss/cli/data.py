@@ -33,6 +33,9 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
         data = demo_data()
     else:
         data = _text_and_label(_load_files(args) if args.train_file else _load_from_hub(args, cache_dir, token), args)
+    if args.test_size is not None:
+        data["train"], data["test"] = _stratified_split(data["train"], args.test_size, args.shuffle_seed)
+        say(f"{args.test_size:.3g} of the training data, stratified by label, are held out as test data.")
     if "validation" not in data:
         share = args.validation_split_percentage
         data["train"], data["validation"] = _stratified_split(data["train"], share / 100, args.shuffle_seed)

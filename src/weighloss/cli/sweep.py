@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from ..sweep.search import RatioSearch
 from ..training.config import WeightedLossConfig
 from .arguments import DataArguments, ModelArguments, SweepArguments
 from .common import Command, check_training, finish, make_trainer, training_parser
+
+QUICK = ["unweighted", "natural", "natural*5"]  # as good as the grid on held-out halves: see benchmarks/NOTES.md
 
 
 def make_parser(prog: str = "weighloss sweep") -> HfArgumentParser:
@@ -45,9 +48,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not sweep.points:
             raise InvalidInputError(f"no leg has results: {sweep.failed[0].reason}.")
         if trainer.is_world_process_zero():
-            print(table(sweep), "", summary(sweep), sep="\n")
+            print(table(sweep), "", summary(sweep), "", sep="\n")
             print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
         finish(trainer, data_args, test, sweep_args.push_predictions)
+        if trainer.is_world_process_zero():
+            print(next_steps(str(args.output_dir), pushed=args.push_to_hub))
+
+
+def next_steps(output_dir: str, pushed: bool) -> str:
+    """The commands that a person would type now."""
+    folder = shlex.quote(output_dir)
+    steps = {
+        f"weighloss plot {folder} --choose 'recall>=0.95'": "ask for another requirement, without training",
+        f"weighloss push {folder} --hub_model_id user/model": "push the model, its card and the sweep to the Hub",
+    }
+    lines = [f"  {command}   # {why}" for command, why in list(steps.items())[: 1 if pushed else 2]]
+    use = f"  pipeline('text-classification', model={output_dir!r})   # from transformers: use the model"
+    return "\n".join(["", "What next?", *lines, use])
 
 
 def make_callback(args: SweepArguments, dataset_name: str, command: Command) -> RatioSweepCallback:
@@ -56,23 +73,27 @@ def make_callback(args: SweepArguments, dataset_name: str, command: Command) -> 
     command.refuse(["weight_ratio"], "on a sweep: write --ratios instead")
     command.refuse(["resume_from_checkpoint"], "on a sweep, which resumes by itself in its --output_dir: leave it out")
     if args.search:
-        command.refuse(
-            ["ratios", "num_ratios", "ratio_span"], "with --search, which chooses the ratios: leave one out"
-        )
+        wrong = ["ratios", "quick", "num_ratios", "ratio_span"]
+        command.refuse(wrong, "with --search, which chooses the ratios: leave one out")
     else:
         command.refuse(["max_legs"], "without --search True: add it, or write --num_ratios instead")
-    if args.ratios:
-        command.refuse(["num_ratios", "ratio_span"], "with --ratios: leave one out")
+    if args.ratios or args.quick:
+        command.refuse(["num_ratios", "ratio_span"], "with --ratios or --quick: leave one out")
+    if args.quick:
+        command.refuse(["ratios"], "with --quick: leave one out")
+    if args.choose is None:
+        command.refuse(["threshold"], "without --choose: add it")
     if args.backend != "ray":
         command.refuse(["ray_address", "cpus_per_trial", "gpus_per_trial"], "without --backend ray: add it")
     elif args.search:
         raise InvalidInputError("--search fine-tunes at one ratio after the other: leave out --backend ray.")
     return RatioSweepCallback(
-        ratios=RatioSearch(max_legs=args.max_legs) if args.search else args.ratios,
+        ratios=RatioSearch(max_legs=args.max_legs) if args.search else QUICK if args.quick else args.ratios,
         seeds=args.seeds,
         epochs_per_ratio=args.epochs_per_ratio,
         num_ratios=args.num_ratios,
         ratio_span=args.ratio_span,
         choose=args.choose,
+        threshold=args.threshold,
         dataset_name=dataset_name,
     )

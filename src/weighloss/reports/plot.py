@@ -167,7 +167,7 @@ def _threshold_curves(axes: Any, sweep: RatioSweep) -> None:
     if not readable:
         axes.plot([], [], " ", label="no predictions on disk, so no curves over the thresholds")
         return
-    reached = []
+    reached: list[tuple[float, float]] = []
     for point in sorted(readable, key=lambda point: point.ratio == 1):
         counts = over_all_thresholds(*sweep.predictions(point), sweep.task, sweep.positive_label, sweep.counts)
         recall, precision = counts.recall, counts.precision

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.special import expit
 
 from ..errors import InvalidInputError
-from ..results.metrics import expected_calibration_error
 from ..results.choice import Choice
 from ..results.comparison import PAIR, THRESHOLD, Comparison, compare
+from ..results.metrics import expected_calibration_error
 from ..results.operating_point import OperatingPoint
 from ..results.points import with_interval
 from ..results.ratio_sweep import RatioSweep

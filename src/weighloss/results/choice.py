@@ -61,7 +61,9 @@ class Choice:
         if self.met:
             sure = ""
             if wanted.confidence is not None:
-                sure = f" On new data of the same kind the bound holds with a probability of {100 * wanted.confidence:.4g}%."
+                sure = (
+                    f" On new data of the same kind the bound holds with {100 * wanted.confidence:.4g}% probability."
+                )
             return f"{wanted.text} chooses {at}.{sure}"
         if self.why_not:
             return f"{wanted.text} cannot be guaranteed: {self.why_not}. Without a guarantee, the choice is {at}."

@@ -6,6 +6,7 @@ import numpy as np
 
 from .bootstrap import bootstrap, interval
 from .choice import choose
+from .files import Split
 from .operating_point import OperatingPoint, as_vector, at_threshold
 from .ratio_sweep import RatioSweep
 from .requirement import Requirement
@@ -26,8 +27,8 @@ class Comparison:
     ----------
     requirement : Requirement
     rules : dict of str to OperatingPoint
-        By what they are; chosen and measured on the evaluation set. Without a leg at the natural ratio, or an unweighted one,
-        there is no such row.
+        By what they are; chosen and measured on the evaluation set. A sweep may have no leg at the natural ratio, or no
+        unweighted one.
     on_test : dict of str to OperatingPoint, or None
         The same rules, measured on the test set; None where its predictions are not on disk.
     difference : float or None
@@ -72,7 +73,7 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
         ).point
     rules[PAIR] = best.point
     has_test = all(sweep.has_predictions(rule.leg, "test") for rule in rules.values())
-    split = "test" if has_test else "evaluation"
+    split: Split = "test" if has_test else "evaluation"
     on_test = {name: _on_test(sweep, rule) for name, rule in rules.items()} if has_test else None
     if unweighted is None:
         return Comparison(wanted, rules, on_test)

@@ -16,13 +16,14 @@ _SHARE_TO_CHOOSE = 1 / 3  # of the items; the others certify
 def certified_threshold(
     requirement: Requirement, positives: np.ndarray, scores: np.ndarray, start: float = math.inf
 ) -> float | None:
-    """A threshold for which a least recall or precision holds on new data of the same population, if one can be certified.
+    """A threshold for which a least recall or precision holds on new data, if one can be certified.
 
     With the probability `requirement.confidence` over the drawing of these items, the rule "positive above this threshold"
-    has at least the required recall, or precision, in the population. Thresholds are tested one after the other, in an order
-    that does not depend on these items, and the last one before the first that fails is returned: for a least recall from
-    the lowest threshold upwards, for a least precision from `start` downwards. The p-value of a threshold is the binomial
-    probability of as many hits as there are, if the recall or precision was just the least one (Clopper and Pearson 1934).
+    has at least the required recall, or precision, in the population. Thresholds are tested one after the other, in an
+    order that does not depend on these items, and the last one before the first that fails is returned: for a least recall
+    from the lowest threshold upwards, for a least precision from `start` downwards. The p-value of a threshold is the
+    binomial probability of as many hits as there are, if the recall or precision was just the least one (Clopper and
+    Pearson 1934).
 
     Parameters
     ----------

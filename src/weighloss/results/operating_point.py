@@ -184,7 +184,7 @@ def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[
 
 
 def over_all_thresholds(
-    logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int = 1, counts: np.ndarray | None = None
+    logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int = 1, counts: Any = None
 ) -> Confusion:
     """Confusion counts of a leg at every threshold of `best_threshold`; several labels per example have a common one.
 

@@ -264,9 +264,9 @@ class RatioSweep:
         Parameters
         ----------
         requirement : str, optional
-            `f1`, `f0.5`, `mcc`, `recall>=0.95`, `precision>=0.9`, `flagged<=200 per 10000`, several of these bounds joined by
-            `and`, `cost fp=1 fn=20` or `break-even` (see `Requirement.parse`). When None, the requirement of the sweep, with
-            the thresholds that it was chosen with.
+            `f1`, `f0.5`, `mcc`, `recall>=0.95`, `precision>=0.9`, `flagged<=200 per 10000`, several of these bounds joined
+            by `and`, `cost fp=1 fn=20` or `break-even` (see `Requirement.parse`). When None, the requirement of the sweep,
+            with the thresholds that it was chosen with.
         threshold : {"any", "argmax"}, default "any"
             "argmax" compares the trained ratios alone. So does `break-even`, which is a question about the ratio.
 

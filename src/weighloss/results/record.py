@@ -105,10 +105,9 @@ def _operating_point(file: Path, content: dict[str, Any], leg: SweepPoint) -> Op
     if wrong is not None:
         logger.warning("%s: its operating_point is damaged (%s) and left out.", file, wrong)
         return OperatingPoint.at_argmax(leg)
-    values = {name: found[name] for name in _OPERATING_POINT if name in found}
-    return OperatingPoint(
-        leg, **{**values, "threshold": tuple(threshold) if isinstance(threshold, list) else float(threshold)}
-    )
+    values = {name: found[name] for name in _OPERATING_POINT if name in found and name != "threshold"}
+    rule: Any = tuple(threshold) if isinstance(threshold, list) else threshold
+    return OperatingPoint(leg, rule, **values)
 
 
 def _what_is_wrong(leg: Any, checks: Mapping[str, Any], known: tuple[list[float], list[int]] | None) -> str | None:

@@ -48,11 +48,11 @@ class Requirement:
         """Read a requirement as users write it.
 
         `f1`, `f0.5`: the highest F-measure of that β. `mcc`: the highest Matthews correlation. `recall>=0.95`: the highest
-        precision with such a recall; `precision>=0.9`: the highest recall with such a precision; `flagged<=200 per 10000`
-        or `flagged<=2%`: the highest recall where no larger share is predicted positive; joined by `and`, the highest F1, or
-        the one of precision and recall that has no bound. `recall>=0.95 @90%`: with a probability of 90% the recall on new
-        data is at least 0.95. `cost fp=1 fn=20`: the lowest cost per item. `break-even`: precision and recall nearest to
-        each other.
+        precision with such a recall. `precision>=0.9`: the highest recall with such a precision. `flagged<=200 per 10000`
+        or `flagged<=2%`: the highest recall where no larger share is predicted positive. Several of these bounds joined by
+        `and`: the highest F1, or the one of precision and recall that has no bound. `recall>=0.95 @90%`: with 90%
+        probability the recall on new data is at least 0.95. `cost fp=1 fn=20`: the lowest cost per item. `break-even`:
+        precision and recall nearest to each other.
 
         Raises
         ------

@@ -46,7 +46,8 @@ class RatioSweepCallback(TrainingRunner):
     the legs that are missing, and within a leg with the checkpoint of the Trainer.
 
     At the end the trainer holds the model of the leg that `choose` chooses, with its threshold (see `apply_threshold`), and
-    it is saved in the output folder, beside the charts. `num_train_epochs` of the arguments is not used; with `max_steps` every leg has as many steps.
+    it is saved in the output folder, beside the charts. `num_train_epochs` of the arguments is not used; with `max_steps`
+    every leg has as many steps.
 
     Parameters
     ----------
@@ -67,8 +68,8 @@ class RatioSweepCallback(TrainingRunner):
     threshold : {"any", "argmax"}, default "any"
         "argmax" lets `choose` choose among the trained ratios alone, so that the model decides as it was trained.
     test_dataset : Dataset, optional
-        Held-out data on which each leg is measured too: nothing is chosen on it, and `reports.compare_with_threshold` reports
-        the results there.
+        Held-out data on which each leg is measured too. Nothing is chosen on it; `reports.compare_with_threshold` has the
+        results.
     output_dir : path, optional
         Output folder of the sweep; `args.output_dir` when None.
     dataset_name : str, optional

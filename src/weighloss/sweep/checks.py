@@ -45,7 +45,7 @@ def check_sweep(settings: SweepSettings, trainer: Any, resume_from_checkpoint: A
             ),
             (
                 settings.test_dataset is not None and not hasattr(settings.test_dataset, "__len__"),
-                f"test_dataset must have a length, got {type(settings.test_dataset).__name__}: give a dataset with a length.",
+                f"test_dataset must have a length, got {type(settings.test_dataset).__name__}: give another dataset.",
             ),
             (
                 getattr(args, "class_weights", None) is not None,

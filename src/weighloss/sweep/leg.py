@@ -68,8 +68,8 @@ class Leg:
 class FinishedLeg:
     """The result of a leg, and its predictions for every evaluation item: float32 logits and int64 labels.
 
-    `batch_size` is the one that the batch-size finder has found, if it was asked to; `test` has the logits and labels of the
-    test set, if there is one.
+    `batch_size` is the one that the batch-size finder has found, if it was asked to; `test` holds the logits and labels of
+    the test set, if there is one.
     """
 
     leg: Leg

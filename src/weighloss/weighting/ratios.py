@@ -73,10 +73,12 @@ def resolved_ratio(ratio: float | str | None, natural_ratio: float, sizes: np.nd
         return named[ratio]
     name, _, value = ratio.partition(":")
     with suppress(ValueError):  # of float() and checked_ratio()
+        if ratio.startswith("natural*"):
+            return checked_ratio(natural_ratio * float(ratio.removeprefix("natural*")))
         if name == "effective" and sizes is not None and 0 <= (beta := float(value)) < 1:
             # Cui et al. 2019: the weight of a class is 1 / effective number = (1 - beta) / (1 - beta^n).
             effective = -np.expm1(sizes * math.log(beta)) if beta else np.ones(2)
             return float(effective[0] / effective[1])
         return checked_ratio(float(ratio))
-    names = ", ".join(map(repr, named)) + (", 'effective:0.999'" if sizes is not None else "")
+    names = ", ".join(map(repr, [*named, "natural*5"])) + (", 'effective:0.999'" if sizes is not None else "")
     raise InvalidInputError(f"a weight ratio must be a positive finite number or one of {names}, got {ratio!r}.")
