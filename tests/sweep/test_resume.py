@@ -24,12 +24,15 @@ from weighloss import (
     WeightedLossConfig,
     WeightedLossTrainer,
     plot_sweep,
+    precision_recall,
     reports,
 )
 from weighloss.sweep.fingerprint import of_dataset
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import faults
+
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 EVERY_THIRD_STEP = {"save_strategy": "steps", "save_steps": 3}
 BEST_OF_LEG = EVERY_THIRD_STEP | {
@@ -112,6 +115,19 @@ def test_a_sweep_that_is_killed_anywhere_ends_as_if_nothing_had_happened(train_d
         kills=len(faults.MOMENTS),
     )
     assert sum(times > 0 for times in hit.values()) >= len(faults.MOMENTS) - 4
+
+
+def test_a_sweep_that_is_killed_leaves_every_finished_leg(tmp_path, train_data, eval_data):
+    def make(folder):
+        return make_sweep(folder, train_data, eval_data, sweep={"ratios": range(1, 500)})
+
+    assert faults.run(make, tmp_path / "sweep", "in a training step", 3 * STEPS + 5)
+    sweep = RatioSweep.load(tmp_path / "sweep")
+    assert len(sweep.points) == 3
+    for point in sweep.points:
+        logits, labels = sweep.predictions(point)
+        assert precision_recall(logits.argmax(-1), labels)["tp"] == point.tp
+    assert sweep.break_even() is None or sweep.break_even() > 0
 
 
 @pytest.mark.parametrize(
