@@ -14,7 +14,7 @@ demo: .venv/installed
 		--learning_rate 1e-4 --per_device_train_batch_size 8 $(FLAGS)
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(FLAGS)
 
 # The exactness tests with the lowest versions that pyproject.toml claims; PyTorch is the one of constraints.txt, whose lowest
 # version has no wheel for the CPU alone.

@@ -1,3 +1,4 @@
+import gc
 import os
 import runpy
 from pathlib import Path
@@ -81,6 +82,19 @@ def parameters(model: torch.nn.Module) -> torch.Tensor:
 def losses(trainer) -> list[float]:
     """The losses that a trainer has logged."""
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_are_no_garbage():
+    """Every training has the garbage collected: let that not look through all that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def without_charts(monkeypatch):
+    """Sweeps draw no charts, which takes longer than to train the small model of a leg."""
+    monkeypatch.setattr("weighloss.reports.plot.plot_sweep", lambda *args: None)
 
 
 @pytest.fixture(scope="session")

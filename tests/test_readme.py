@@ -94,12 +94,13 @@ def test_the_commands_and_the_snippet_for_the_hub_run(folder_with_spam, small_mo
         sweep, push = (line for line in commands("weighloss ") if "hub_model_id" in line)
         (snippet,) = (snippet for snippet in SNIPPETS if "from_hub" in snippet)
         small = "--output_dir spam_sweep --ratios 1 9 --max_train_samples 64"
-        for words in (["-m", *shlex.split(f"{sweep} {small}")], ["-m", *shlex.split(push)], ["-c", snippet]):
-            environment = hub.env(folder_with_spam, TOKEN) | {"OMP_NUM_THREADS": "1"}
-            run = subprocess.run(
-                [sys.executable, *words], env=environment, capture_output=True, text=True, check=False
-            )
-            assert run.returncode == 0, run.stderr
+        code = "from weighloss.cli.main import main\n"
+        code += "".join(f"main({shlex.split(line)[1:]!r})\n" for line in (f"{sweep} {small}", push)) + snippet
+        environment = hub.env(folder_with_spam, TOKEN) | {"OMP_NUM_THREADS": "1"}
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
         pushed = hub.files("user/spam")
         assert not [name for name in pushed if name.startswith("predictions")]
         assert Path("redrawn", "precision_recall.png").read_bytes() == pushed["precision_recall.png"]
@@ -108,7 +109,7 @@ def test_the_commands_and_the_snippet_for_the_hub_run(folder_with_spam, small_mo
 @pytest.mark.slow
 def test_make_demo_runs_on_the_built_in_data_and_model(tmp_path, minilm):
     assert "make demo" in commands("make")
-    small = "--max_train_samples 64 --max_eval_samples 50 --num_ratios 2"
+    small = "--max_train_samples 32 --max_eval_samples 25 --max_seq_length 16 --num_ratios 2"
     run = subprocess.run(
         ["make", "demo", f"OUT={tmp_path / 'demo'}", f"FLAGS={small}", "-o", ".venv/installed", f"BIN={sys.prefix}/bin"],
         cwd=ROOT, capture_output=True, text=True, check=False,

@@ -14,7 +14,6 @@ from datasets import Dataset, load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from conftest import SMS_SPAM
-from loopback_hub import LoopbackHub
 from weighloss import ClassWeights, RatioSweep, WeightedLossConfig, WeightedLossTrainer
 from weighloss.cli.arguments import DataArguments
 from weighloss.cli.data import load_data, tokenize
@@ -73,7 +72,7 @@ def test_a_sweep_over_a_file_ends_with_table_sentences_charts_and_the_best_model
         assert (out / chart).stat().st_size > 5000
     assert "---" in (out / "README.md").read_text()
 
-    best = sweep.choose("f1").point.ratio
+    best = sweep.choose().point.ratio
     assert f"the model of w_r = {best:.4g} are in {out}" in printed
     assert json.loads((out / "config.json").read_text())["weight_ratio"] == best
     classify = pipeline("text-classification", str(out), top_k=None)
@@ -233,38 +232,24 @@ def test_what_the_data_shows_to_be_wrong_ends_with_one_sentence_and_trains_nothi
     assert not (tmp_path / "out" / "predictions").exists()
 
 
-def test_a_folder_is_pushed_and_a_refused_push_ends_in_one_sentence(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "config.json").write_text('{"model_type": "bert"}')
-    push = [sys.executable, "-m", "weighloss", "push", str(tmp_path / "out"), "--hub_model_id", "user/spam"]
-    with LoopbackHub(tokens={"hf_marker": "user"}) as hub:
-        run = subprocess.run(push, env=hub.env(tmp_path), capture_output=True, text=True, check=False)
-        assert run.returncode == 1
-        assert run.stderr.startswith("error: ")
-        assert len(run.stderr.splitlines()) == 1
-        words = [*push, "--hub_token", "hf_marker"]
-        run = subprocess.run(words, env=hub.env(tmp_path), capture_output=True, text=True, check=True)
-        assert run.stdout == "Pushed to user/spam.\n"
-        assert "hf_marker" not in run.stderr
-        assert "config.json" in hub.files("user/spam")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_sweep_says_the_command_that_resumes_it(flags, tmp_path, number):
+def test_a_stopped_sweep_says_the_command_that_resumes_it(flags, tmp_path):
+    """Stopped by Ctrl-C; test_command_line.py has other signals."""
     out = tmp_path / "out"
-    words = [*flags, "--output_dir", str(out), "--ratios", "1", "2", "4", "8", "16", "--epochs_per_ratio", "20"]
+    words = [*flags, "--output_dir", str(out), "--ratios", "1", "4", "16", "--epochs_per_ratio", "10"]
     process = subprocess.Popen([sys.executable, "-m", "weighloss", "sweep", *words], stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not ((out / "sweep.json").exists() and RatioSweep.load(out).points):
         time.sleep(0.1)
-    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGINT)
     last = process.communicate()[1].splitlines()[-1]
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGINT
     assert last == f"stopped; to resume, run {shlex.join(['weighloss', 'sweep', *words])}"
-    done = len(RatioSweep.load(out).points)
-    assert 1 <= done < 5
-    subprocess.run([sys.executable, "-m", "weighloss", "sweep", *words], check=True)
-    assert len(RatioSweep.load(out).points) == 5
+    done = RatioSweep.load(out).points
+    assert 1 <= len(done) < 3
+    main(["sweep", *words])
+    points = RatioSweep.load(out).points
+    assert len(points) == 3
+    assert points[: len(done)] == done
 
 
 @pytest.mark.slow
@@ -273,14 +258,15 @@ def test_sms_spam_moves_from_precision_to_recall_with_the_ratio(run_script, tmp_
     out = tmp_path / "out"
     printed = run_script(
         "sweep.py", "--train_file", SMS_SPAM, "--text_column_names", "sms", "--label_column_name", "label",
-        "--positive_label", "spam", "--output_dir", out, "--max_seq_length", 32, "--max_train_samples", 480,
-        "--max_eval_samples", 250, "--ratios", 0.6, 6.46, 2000, "--learning_rate", 2e-4, "--disable_tqdm", 1,
+        "--positive_label", "spam", "--output_dir", out, "--max_seq_length", 24, "--max_train_samples", 320,
+        "--max_eval_samples", 200, "--ratios", 0.6, 6.46, 2000, "--learning_rate", 2e-4, "--per_device_train_batch_size", 8,
+        "--disable_tqdm", 1,
     )  # fmt: skip
     low, natural, high = RatioSweep.load(out).points
     assert low.precision > high.precision + 0.15
     assert low.recall < high.recall - 0.02
     assert natural.f1 > high.f1
-    assert "Natural weight ratio: 6.5" in printed  # 416 and 64 of the 480 messages
+    assert "277 ham, 43 spam. Natural weight ratio: 6.442" in printed
 
 
 @pytest.mark.skipif(not SMS_SPAM.exists(), reason="the SMS Spam Collection is not beside the repository")

@@ -280,7 +280,7 @@ def test_empty_texts_are_counted_once(tmp_path, capsys):
 
 @pytest.mark.parametrize("field", [
     "text_column_names", "text_column_delimiter", "label_column_name", "validation_file", "test_file", "encoding",
-    "validation_split_percentage", "train_split_name", "dataset_config_name", "max_predict_samples",
+    "validation_split_percentage", "train_split_name", "dataset_config_name",
 ])  # fmt: skip
 def test_flags_of_ones_own_data_are_refused_without_it_even_at_their_default(field):
     with pytest.raises(InvalidInputError, match=f"--{field} has no effect on the built-in sentences"):

@@ -109,7 +109,7 @@ def _score_a_share(process: int, cache: str, queue) -> None:
 
 
 def test_the_metric_gathers_several_processes(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     queue = context.Queue()
     processes = [context.Process(target=_score_a_share, args=(i, str(tmp_path), queue)) for i in range(2)]
     for process in processes:

@@ -16,16 +16,8 @@ from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, Weight
 
 TESTS = [str(ROOT / "tests" / room) for room in ("", "sweep", "training", "weighting")]
 
+
 # SGD without dropout: only then are two processes, whose dropout masks differ, the same computation as one.
-SWEEP = """
-import sys; sys.path[:0] = {tests!r}
-from test_distributed import swept, torch
-for average in (True, False):
-    swept({path!r} + "/" + str(average), average, batch=8)
-torch.distributed.destroy_process_group()
-"""
-
-
 def swept(path, average: bool, batch: int) -> None:
     WeightedLossTrainer(
         model=make_model(dropout=0.0),
@@ -59,11 +51,12 @@ TRAININGS = {
     },
 }
 TRAIN = """
-import json, sys; sys.path[:0] = {tests!r}
+import gc, json, os, sys; sys.path[:0] = {tests!r}
 from safetensors.torch import save_file
 from conftest import parameters
-from test_distributed import TRAININGS, torch
+from test_distributed import TRAININGS, RatioSweep, replace, swept, torch
 from test_where_it_works import MODES, Mode, token_data, weighted_trainer
+gc.freeze()
 for name, config in TRAININGS.items():
     mode = MODES["task-tokens"]
     mode = Mode(mode.data.select(range(90 if name == "uneven" else 96)), mode.model, mode.collator)
@@ -76,12 +69,25 @@ for name, config in TRAININGS.items():
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         save_file({{"parameters": parameters(trainer.model)}}, f"{path}/{{name}}.safetensors")
         open(f"{path}/{{name}}.json", "w").write(json.dumps(metrics | {{"losses": losses}}))
+
+# Two sweeps, and once more after they have lost their last two legs.
+for average in (True, False):
+    folder = {path!r} + "/" + str(average)
+    swept(folder, average, batch=8)
+    whole = RatioSweep.load(folder)
+    torch.distributed.barrier()
+    if trainer.is_world_process_zero():
+        whole.save(folder + "/whole")
+        replace(whole, points=whole.points[:2], operating_point=None).save(folder)
+    torch.distributed.barrier()
+    swept(folder, average, batch=8)
 torch.distributed.destroy_process_group()
+os._exit(0)
 """
 
 
 def torchrun(script: str, path) -> None:
-    """Run a script in two processes. It leaves their group at its end: else one that is torn down now and then aborts."""
+    """Run a script in two processes. They end without being torn down: in that one of them now and then aborts."""
     file = path / "script.py"
     file.write_text(script)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -91,10 +97,10 @@ def torchrun(script: str, path) -> None:
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    """Parameters, losses and evaluation metrics of every training, in two processes under torchrun."""
+    """Parameters, losses and evaluation metrics of every training, and the folder of the sweeps, in two processes."""
     path = tmp_path_factory.mktemp("two")
     torchrun(TRAIN.format(tests=TESTS, path=str(path)), path)
-    return {
+    return {"folder": path} | {
         name: (load_file(path / f"{name}.safetensors")["parameters"], json.loads((path / f"{name}.json").read_text()))
         for name in TRAININGS
     }
@@ -153,24 +159,20 @@ def test_processes_average_tokens_across_devices_off(tmp_path, two_processes):
 
 
 @pytest.mark.slow
-def test_sweep_two_processes(tmp_path):
-    script = SWEEP.format(tests=TESTS, path=str(tmp_path))
-    torchrun(script, tmp_path)
-    whole = {}
-    for average in (True, False):
-        swept(tmp_path / "one" / str(average), average, batch=16)
-        whole[average] = RatioSweep.load(tmp_path / str(average))
-        compare(RatioSweep.load(tmp_path / "one" / str(average)), whole[average])
-        replace(whole[average], points=whole[average].points[:2], operating_point=None).save(tmp_path / str(average))
+@pytest.mark.parametrize("average", [True, False])
+def test_sweep_two_processes(tmp_path, two_processes, average):
+    folder = two_processes["folder"] / str(average)
+    swept(tmp_path, average, batch=16)
+    whole, again = RatioSweep.load(folder / "whole"), RatioSweep.load(folder)
+    compare(RatioSweep.load(tmp_path), replace(whole, folder=folder))
 
     # cut off after two legs, they go on
-    torchrun(script, tmp_path)
-    for average in (True, False):
-        again = RatioSweep.load(tmp_path / str(average))
-        assert [replace(point, seconds=0) for point in again.points] == [
-            replace(point, seconds=0) for point in whole[average].points
-        ]
-        assert again.operating_point == whole[average].operating_point
+    assert again.points[0] == whole.points[0]
+    assert again.points[3].seconds != whole.points[3].seconds  # trained again
+    assert [replace(point, seconds=0) for point in again.points] == [
+        replace(point, seconds=0) for point in whole.points
+    ]
+    assert again.operating_point == whole.operating_point
 
 
 def compare(sweep_of_one: RatioSweep, sweep_of_two: RatioSweep) -> None:

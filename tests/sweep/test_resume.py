@@ -1,8 +1,10 @@
 import json
+import multiprocessing
 import os
-import signal
+import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +26,16 @@ from weighloss import (
     WeightedLossConfig,
     WeightedLossTrainer,
     plot_sweep,
+    precision_recall,
     reports,
 )
 from weighloss.sweep.fingerprint import of_dataset
+from weighloss.sweep.resume import locked
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import faults
+
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 EVERY_THIRD_STEP = {"save_strategy": "steps", "save_steps": 3}
 BEST_OF_LEG = EVERY_THIRD_STEP | {
@@ -96,8 +102,22 @@ def finished(folder, train_data, eval_data, stop=None, **kwargs):
     return content, predictions, parameters(trainer.model).tolist(), trainer.args.weight_ratio
 
 
-def sizes(folder):
-    return [len(RatioSweep.load(folder).points), len(list(folder.glob("predictions/*.parquet")))]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, train_data, eval_data):
+    """What sweeps leave that nobody disturbed. With `copy_to`, a copy of the folder too."""
+    found = {}
+
+    def of(copy_to=None, **given):
+        key = repr([given.get(name) or {} for name in ("config", "sweep")])
+        if key not in found:
+            folder = tmp_path_factory.mktemp("whole")
+            found[key] = folder, finished(folder, train_data, eval_data, **given)
+        folder, outcome = found[key]
+        if copy_to is not None:
+            shutil.copytree(folder, copy_to, dirs_exist_ok=True)
+        return outcome
+
+    return of
 
 
 @pytest.mark.slow
@@ -108,10 +128,29 @@ def sizes(folder):
 )
 def test_a_sweep_that_is_killed_anywhere_ends_as_if_nothing_had_happened(train_data, eval_data, config, capfd):
     hit = faults.campaign(
-        lambda folder: make_sweep(folder, train_data, eval_data, config=config, sweep={"seeds": [1, 2]}),
+        lambda folder: make_sweep(
+            folder,
+            train_data,
+            eval_data,
+            config=config | {"per_device_train_batch_size": 32},
+            sweep={"ratios": [0.5, 30], "seeds": [1, 2]},
+        ),
         kills=len(faults.MOMENTS),
     )
     assert sum(times > 0 for times in hit.values()) >= len(faults.MOMENTS) - 4
+
+
+def test_a_sweep_that_is_killed_leaves_every_finished_leg(tmp_path, train_data, eval_data):
+    def make(folder):
+        return make_sweep(folder, train_data, eval_data, sweep={"ratios": range(1, 500)})
+
+    assert faults.run(make, tmp_path / "sweep", "in a training step", 3 * STEPS + 5)
+    sweep = RatioSweep.load(tmp_path / "sweep")
+    assert len(sweep.points) == 3
+    for point in sweep.points:
+        logits, labels = sweep.predictions(point)
+        assert precision_recall(logits.argmax(-1), labels)["tp"] == point.tp
+    assert sweep.break_even() is None or sweep.break_even() > 0
 
 
 @pytest.mark.parametrize(
@@ -135,21 +174,19 @@ def test_a_sweep_that_is_killed_anywhere_ends_as_if_nothing_had_happened(train_d
     ],
 )  # fmt: skip
 def test_a_sweep_resumes_at_the_last_checkpoint_within_a_leg_or_after_its_last_leg(
-    tmp_path, train_data, eval_data, config, sweep, at, resumes_after
+    tmp_path, train_data, eval_data, whole, config, sweep, at, resumes_after
 ):
     given = {"config": config, "sweep": sweep}
-    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
     stopped(tmp_path / "cut", train_data, eval_data, *at, **given)
     assert len(RatioSweep.load(tmp_path / "cut").points) == at[0]
     stop = Stop()
-    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
+    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole(**given)
     assert stop.steps[0] == (at[0], resumes_after + 1)
     assert not (tmp_path / "cut" / "legs").exists()
 
 
 @pytest.mark.parametrize("resume", [True, "legs/leg-00_ratio-0.5_seed-1/checkpoint-3"], ids=["true", "path"])
-def test_resume_from_checkpoint_may_be_given_and_changes_nothing(tmp_path, train_data, eval_data, resume):
-    whole = finished(tmp_path / "whole", train_data, eval_data, config=EVERY_THIRD_STEP)
+def test_resume_from_checkpoint_may_be_given_and_changes_nothing(tmp_path, train_data, eval_data, whole, resume):
     trainer = make_sweep(tmp_path / "new", train_data, eval_data, Stop(0, 5), config=EVERY_THIRD_STEP)
     with pytest.raises(KeyboardInterrupt):
         trainer.train(resume_from_checkpoint=True)  # nothing there yet
@@ -158,28 +195,27 @@ def test_resume_from_checkpoint_may_be_given_and_changes_nothing(tmp_path, train
     with pytest.raises(KeyboardInterrupt):
         trainer.train(resume_from_checkpoint=resume if resume is True else str(tmp_path / "new" / resume))
     assert stop.steps[0] == (0, 4)
-    assert finished(tmp_path / "new", train_data, eval_data, config=EVERY_THIRD_STEP) == whole
+    assert finished(tmp_path / "new", train_data, eval_data, config=EVERY_THIRD_STEP) == whole(config=EVERY_THIRD_STEP)
     trainer = make_sweep(tmp_path / "other", train_data, eval_data)
     with pytest.raises(InvalidInputError, match="is not a checkpoint of the sweep in"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-12"))
 
 
-def test_the_same_trainer_resumes_after_an_interruption(tmp_path, train_data, eval_data):
-    whole = finished(tmp_path / "whole", train_data, eval_data)
+def test_the_same_trainer_resumes_after_an_interruption(tmp_path, train_data, eval_data, whole):
     trainer = make_sweep(tmp_path / "cut", train_data, eval_data, Stop(1, 8))
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.pop_callback(Stop)
     trainer.train()
-    assert parameters(trainer.model).tolist() == whole[2]
+    assert parameters(trainer.model).tolist() == whole()[2]
     assert len(RatioSweep.load(tmp_path / "cut").points) == 3
 
 
 def test_with_model_init_a_sweep_resumes_with_every_seeds_own_head(tmp_path, train_data, eval_data):
-    given = {"model_init": lambda: make_model(seed=torch.initial_seed()), "sweep": {"seeds": [1, 2]}}
-    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
-    stopped(tmp_path / "cut", train_data, eval_data, 4, 2, **given)
-    assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
+    given = {"model_init": lambda: make_model(seed=torch.initial_seed()), "sweep": {"ratios": [4], "seeds": [1, 2, 3]}}
+    expected = finished(tmp_path / "whole", train_data, eval_data, **given)
+    stopped(tmp_path / "cut", train_data, eval_data, 1, 2, **given)
+    assert finished(tmp_path / "cut", train_data, eval_data, **given) == expected
 
 
 def test_adapters_resume(tmp_path, train_data, eval_data):
@@ -189,38 +225,38 @@ def test_adapters_resume(tmp_path, train_data, eval_data):
         return peft.get_peft_model(make_model(seed=3), peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"]))
 
     given = {"model_init": model_init, "config": EVERY_THIRD_STEP}
-    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
+    expected = finished(tmp_path / "whole", train_data, eval_data, **given)
     stopped(tmp_path / "cut", train_data, eval_data, 1, 8, **given)
     stop = Stop()
-    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
+    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == expected
     assert stop.steps[0] == (1, 7)
 
 
 def test_a_search_resumes_with_the_ratios_that_it_would_have_taken(tmp_path, train_data, eval_data):
     given = {"sweep": {"ratios": RatioSearch(max_legs=4), "choose": "recall>=0.7"}}
-    whole = finished(tmp_path / "whole", train_data, eval_data, **given)
-    assert len(whole[0]["points"]) == 4
+    expected = finished(tmp_path / "whole", train_data, eval_data, **given)
+    assert len(expected[0]["points"]) == 4
     stopped(tmp_path / "cut", train_data, eval_data, 2, 2, **given)
-    assert finished(tmp_path / "cut", train_data, eval_data, **given) == whole
+    assert finished(tmp_path / "cut", train_data, eval_data, **given) == expected
     stop = Stop()
-    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == whole
+    assert finished(tmp_path / "cut", train_data, eval_data, stop, **given) == expected
     assert not stop.steps
     with pytest.raises(InvalidInputError, match=r"search: .*max_legs=5.* here, .*max_legs=4.* there"):
         make_sweep(tmp_path / "cut", train_data, eval_data, sweep={"ratios": RatioSearch(max_legs=5)}).train()
 
 
-def test_a_finished_sweep_is_not_trained_again(tmp_path, train_data, eval_data):
-    whole = finished(tmp_path, train_data, eval_data)
+def test_a_finished_sweep_is_not_trained_again(tmp_path, train_data, eval_data, whole):
+    outcome = whole(copy_to=tmp_path)
     stop = Stop()
-    assert finished(tmp_path, train_data, eval_data, stop) == whole
+    assert finished(tmp_path, train_data, eval_data, stop) == outcome
     assert not stop.steps
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "of another training"])
 def test_a_chosen_model_that_is_not_on_disk_is_trained_again_and_nothing_else(
-    tmp_path, train_data, eval_data, caplog, damage
+    tmp_path, train_data, eval_data, whole, caplog, damage
 ):
-    whole = finished(tmp_path, train_data, eval_data)
+    outcome = whole(copy_to=tmp_path)
     if damage == "missing":
         (tmp_path / "model.safetensors").unlink()
     elif damage == "truncated":
@@ -228,8 +264,8 @@ def test_a_chosen_model_that_is_not_on_disk_is_trained_again_and_nothing_else(
     else:
         make_model(weight_ratio=77).save_pretrained(tmp_path)
     stop = Stop()
-    assert finished(tmp_path, train_data, eval_data, stop) == whole
-    assert stop.steps == steps_of(RATIOS.index(whole[3]))
+    assert finished(tmp_path, train_data, eval_data, stop) == outcome
+    assert stop.steps == steps_of(RATIOS.index(outcome[3]))
     assert "is not on disk" in caplog.text
 
 
@@ -242,7 +278,7 @@ def test_a_sweep_does_not_resume_with_another_batch_size_than_the_finder_found(t
             if state.train_batch_size >= self.least and state.global_step == 2:
                 raise RuntimeError("CUDA out of memory.")
 
-    given = {"config": {"auto_find_batch_size": True}}
+    given = {"config": {"auto_find_batch_size": True}, "sweep": {"ratios": [0.5, 30]}}
     trainer = make_sweep(tmp_path, train_data, eval_data, OutOfMemory(16), **given)
     trainer.add_callback(Stop(1, 3))
     with pytest.raises(KeyboardInterrupt):
@@ -253,10 +289,18 @@ def test_a_sweep_does_not_resume_with_another_batch_size_than_the_finder_found(t
     ):
         make_sweep(tmp_path, train_data, eval_data, OutOfMemory(found), **given).train()
     make_sweep(tmp_path, train_data, eval_data, OutOfMemory(16), **given).train()
-    assert len(RatioSweep.load(tmp_path).points) == 3
+    assert len(RatioSweep.load(tmp_path).points) == 2
 
 
 OTHER = make_data(192, seed=9)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, train_data, eval_data):
+    """The folder of a sweep that was ended in its second leg."""
+    folder = tmp_path_factory.mktemp("begun")
+    stopped(folder, train_data, eval_data, 1, 2)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -280,8 +324,10 @@ OTHER = make_data(192, seed=9)
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_another_sweep_in_the_folder_is_refused_with_what_differs(tmp_path, train_data, eval_data, change, sentence):
-    stopped(tmp_path, train_data, eval_data, 1, 2)
+def test_another_sweep_in_the_folder_is_refused_with_what_differs(
+    tmp_path, train_data, eval_data, begun, change, sentence
+):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "sweep.json").read_bytes()
     change = {"train_data": train_data, "eval_data": eval_data} | change
     trainer = make_sweep(tmp_path, change.pop("train_data"), change.pop("eval_data"), **change)
@@ -292,8 +338,7 @@ def test_another_sweep_in_the_folder_is_refused_with_what_differs(tmp_path, trai
     assert (tmp_path / "sweep.json").read_bytes() == before
 
 
-def test_what_changes_no_result_may_change_when_a_sweep_resumes(tmp_path, train_data, eval_data, caplog):
-    whole = finished(tmp_path / "whole", train_data, eval_data)
+def test_what_changes_no_result_may_change_when_a_sweep_resumes(tmp_path, train_data, eval_data, whole, caplog):
     stopped(tmp_path / "cut", train_data, eval_data, 1, 2)
     content = json.loads((tmp_path / "cut" / "sweep.json").read_text())
     content["versions"]["torch"] = "1.0"
@@ -301,17 +346,15 @@ def test_what_changes_no_result_may_change_when_a_sweep_resumes(tmp_path, train_
     moved = (tmp_path / "cut").rename(tmp_path / "moved")
     config = {"logging_steps": 1, "dataloader_num_workers": 1, "save_steps": 5, "run_name": "again"}
     rows = Dataset.from_list(train_data.to_list(), features=train_data.features)  # the same rows, another object
-    content, *rest = finished(moved, rows, eval_data, config=config)
-    assert content == whole[0]
-    assert rest == list(whole[1:])
+    assert finished(moved, rows, eval_data, config=config) == whole()
     assert "torch 1.0 and resumes with" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "edited"])
 def test_a_damaged_leg_is_named_and_trained_again_and_the_rest_is_kept(
-    tmp_path, train_data, eval_data, caplog, damage
+    tmp_path, train_data, eval_data, whole, caplog, damage
 ):
-    whole = finished(tmp_path, train_data, eval_data)
+    outcome = whole(copy_to=tmp_path)
     first, *others = RatioSweep.load(tmp_path).points
     file = tmp_path / first.predictions
     if damage == "truncated":
@@ -326,7 +369,7 @@ def test_a_damaged_leg_is_named_and_trained_again_and_the_rest_is_kept(
         assert len(charted.curve("f1")["ratio"]) == 3
         plot_sweep(charted, tmp_path)
     stop = Stop()
-    assert finished(tmp_path, train_data, eval_data, stop) == whole
+    assert finished(tmp_path, train_data, eval_data, stop) == outcome
     assert stop.steps == steps_of(0)
     assert (str(file) if damage != "edited" else "sweep.json has for w_r = 0.5") in caplog.text
     assert [point.seconds for point in RatioSweep.load(tmp_path).points[1:]] == [point.seconds for point in others]
@@ -347,25 +390,28 @@ def touched(folder):
     return {file: file.stat().st_mtime_ns for file in files}
 
 
+def hold(folder, connection):
+    with locked(folder):
+        connection.send("held")
+        time.sleep(600)
+
+
 def test_two_processes_do_not_sweep_into_one_folder_and_death_frees_it(tmp_path, train_data, eval_data):
-    code = f"""
-import sys, time; sys.path.insert(0, {str(ROOT / "tests")!r})
-from pathlib import Path; from weighloss.sweep.resume import locked
-with locked(Path({str(tmp_path)!r})):
-    print("held", flush=True); time.sleep(600)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    context = multiprocessing.get_context("fork")
+    ours, its = context.Pipe()
+    process = context.Process(target=hold, args=(tmp_path, its))
+    process.start()
     try:
-        assert process.stdout.readline() == "held\n"
+        assert ours.poll(60)
         stop = Stop()
         with pytest.raises(InvalidInputError, match=f"another process is sweeping into {tmp_path}"):
             make_sweep(tmp_path, train_data, eval_data, stop).train()
         assert not stop.steps
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    make_sweep(tmp_path, train_data, eval_data, stop).train()
-    assert len(stop.steps) == 3 * STEPS
+        process.kill()
+        process.join()
+    make_sweep(tmp_path, train_data, eval_data, stop, sweep={"ratios": [1]}).train()
+    assert len(stop.steps) == STEPS
 
 
 @contextmanager
@@ -387,7 +433,7 @@ def small_disk(path: Path, size: str):
     ids=["checkpoint", "predictions"],
 )
 def test_a_full_disk_loses_nothing_and_says_what_could_not_be_written(
-    tmp_path, train_data, eval_data, config, legs, room, what
+    tmp_path, train_data, eval_data, whole, config, legs, room, what
 ):
     class Fill(TrainerCallback):
         """Leaves no room for a file, or only for a small one, once so many legs are done."""
@@ -399,7 +445,6 @@ def test_a_full_disk_loses_nothing_and_says_what_could_not_be_written(
                         filler.write(b"0" * 1024)
                 os.truncate(filler.name, os.path.getsize(filler.name) - room)
 
-    whole = finished(tmp_path / "whole", train_data, eval_data, config=config)
     with small_disk(tmp_path / "disk", "8m") as disk:
         trainer = make_sweep(disk / "cut", train_data, eval_data, Fill(), config=config)
         with pytest.raises(SweepStoppedError, match=f"{what}.* could not be written.*{legs} of 3 legs") as caught:
@@ -409,7 +454,7 @@ def test_a_full_disk_loses_nothing_and_says_what_could_not_be_written(
         assert len(RatioSweep.load(disk / "cut").points) == legs
         (disk / "filler").unlink()
         stop = Stop()
-        assert finished(disk / "cut", train_data, eval_data, stop, config=config) == whole
+        assert finished(disk / "cut", train_data, eval_data, stop, config=config) == whole(config=config)
         assert stop.steps[0] == (legs, 1)
 
 
@@ -470,7 +515,7 @@ def test_a_search_ends_where_its_leg_fails(tmp_path, train_data, eval_data):
 
 def test_disk_holds_at_most_two_models_and_the_best_and_memory_does_not_grow(tmp_path):
     code = f"""
-import resource, sys; sys.path[:0] = {[str(ROOT / "tests" / room) for room in ("", "sweep", "training", "weighting")]}
+import gc, resource, sys; sys.path[:0] = {[str(ROOT / "tests" / room) for room in ("", "sweep", "training", "weighting")]}
 import test_resume as t; from conftest import make_data; from pathlib import Path
 class Watch(t.TrainerCallback):
     most, peaks, legs = 0, [], 0
@@ -481,7 +526,8 @@ class Watch(t.TrainerCallback):
         self.look(args, state, control); self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 watch = Watch()
 sweep = {{"ratios": [1.2**i for i in range(-10, 30)]}}
-config = t.EVERY_THIRD_STEP | {{"save_total_limit": 1}}
+config = t.EVERY_THIRD_STEP | {{"save_total_limit": 1, "per_device_train_batch_size": 32}}
+gc.freeze()
 t.make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), watch, config=config, sweep=sweep).train()
 print(watch.most, len(watch.peaks), watch.peaks[-1] / watch.peaks[1])
 """

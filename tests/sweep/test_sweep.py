@@ -1,8 +1,5 @@
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +24,8 @@ from weighloss import (
 from weighloss.results.files import has_no_room
 from weighloss.sweep.leg import InitialState
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 TRAINING = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 2,
@@ -34,6 +33,7 @@ TRAINING = {
     "warmup_steps": 0.2,
     "weight_decay": 0.01,
 }
+SHORT = {"max_steps": 2}  # where what is learned does not matter
 
 
 def make_sweep(
@@ -51,11 +51,11 @@ def make_sweep(
     )
 
 
-@pytest.mark.parametrize("choose", [None, "recall>=0.9", "cost fp=1 fn=20", "precision>=0.1 @90%"])
+@pytest.mark.parametrize("choose", [None, "recall>=0.9", "precision>=0.1 @90%"])
 def test_by_default_the_trainer_holds_the_chosen_legs_model_and_it_is_in_the_folder(
     tmp_path, train_data, eval_data, choose
 ):
-    callback = RatioSweepCallback(ratios=[0.1, 2, 9, 300], choose=choose)
+    callback = RatioSweepCallback(ratios=[0.1, 9, 300], choose=choose)
     trainer = make_sweep(tmp_path, train_data, eval_data, callback, {"learning_rate": 3e-3, "num_train_epochs": 1})
     trainer.train()
     sweep = RatioSweep.load(tmp_path)
@@ -258,7 +258,7 @@ def test_a_wrong_parameter_is_refused_by_the_constructor_before_there_are_any_da
 
 def test_ratios_may_be_schemes(tmp_path, train_data, eval_data):
     callback = RatioSweepCallback(ratios=["natural", "sqrt", 1, "20"])
-    make_sweep(tmp_path, train_data, eval_data, callback).train()
+    make_sweep(tmp_path, train_data, eval_data, callback, SHORT).train()
     natural = callback.sweep.natural_ratio
     assert callback.sweep.ratios == [1, natural**0.5, natural, 20]
     assert len(callback.sweep.points) == 4
@@ -292,7 +292,7 @@ def test_what_is_no_number_among_the_users_metrics_is_left_out_of_the_record(tmp
         return {"text": "precision 0.5", "none": None, "nan": float("nan"), "half": np.float32(0.5)}
 
     callback = RatioSweepCallback(ratios=[1])
-    make_sweep(tmp_path, train_data, eval_data, callback, compute_metrics=compute_metrics).train()
+    make_sweep(tmp_path, train_data, eval_data, callback, SHORT, compute_metrics=compute_metrics).train()
     assert RatioSweep.load(tmp_path).points[0].other_metrics.keys() == {"accuracy", "half"}
 
 
@@ -301,7 +301,7 @@ def test_a_chart_that_cannot_be_drawn_does_not_end_the_training(tmp_path, train_
         raise RuntimeError("Failed to process string with tex")
 
     monkeypatch.setattr("weighloss.reports.plot.plot_sweep", fail)
-    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1]), SHORT).train()
     assert "The charts could not be drawn: Failed to process" in caplog.text
 
 
@@ -314,10 +314,10 @@ def test_sharded_training_is_refused_with_what_to_do_instead(tmp_path, train_dat
 
 
 def test_a_folder_that_holds_another_sweep_is_refused(tmp_path, train_data, eval_data):
-    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1])).train()
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1]), SHORT).train()
     before = (tmp_path / "sweep.json").read_bytes()
     with pytest.raises(InvalidInputError, match=r"already contains another sweep \(ratios: 2 here, 1 there\)"):
-        make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[2])).train()
+        make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[2]), SHORT).train()
     assert (tmp_path / "sweep.json").read_bytes() == before
 
 
@@ -396,29 +396,6 @@ def test_legs_are_measured_on_the_test_set_too_and_nothing_is_chosen_on_it(tmp_p
     trainer = make_sweep(tmp_path / "with", train_data, eval_data, other, {"learning_rate": 3e-3})
     with pytest.raises(InvalidInputError, match="the test data differs"):
         trainer.train()
-
-
-def test_a_sweep_that_is_killed_leaves_every_finished_leg(tmp_path):
-    code = f"""
-import sys; sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "tests" / "sweep")!r}]
-from conftest import make_data; from test_sweep import make_sweep; from weighloss import RatioSweepCallback
-make_sweep({str(tmp_path)!r}, make_data(192, 0), make_data(100, 1), RatioSweepCallback(ratios=range(1, 500))).train()
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and len(list(tmp_path.glob("predictions/*.parquet"))) < 3:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-    sweep = RatioSweep.load(tmp_path)
-    assert 2 <= len(sweep.points) < 499
-    for point in sweep.points:
-        logits, labels = sweep.predictions(point)
-        assert precision_recall(logits.argmax(-1), labels)["tp"] == point.tp
-    assert sweep.break_even() is None or sweep.break_even() > 0
 
 
 def test_an_interrupted_sweep_gives_the_trainer_back_its_settings(tmp_path, train_data, eval_data):
@@ -540,7 +517,7 @@ def test_what_a_sweep_does_not_use_is_said(tmp_path, train_data, eval_data, capl
 )
 def test_ratios_and_seeds_may_be_any_series_of_numbers(tmp_path, train_data, eval_data, given, taken):
     callback = RatioSweepCallback(**given)
-    make_sweep(tmp_path, train_data, eval_data, callback).train()
+    make_sweep(tmp_path, train_data, eval_data, callback, SHORT).train()
     sweep = RatioSweep.load(tmp_path)
     assert (sweep.ratios, sweep.seeds) == taken
     assert len(sweep.points) == len(sweep.ratios) * len(sweep.seeds)
@@ -548,23 +525,25 @@ def test_ratios_and_seeds_may_be_any_series_of_numbers(tmp_path, train_data, eva
 
 # Everything is imported once; a process of its own for each number of legs begins with that and nothing else.
 MEMORY = """
-import os, resource, sys; sys.path.insert(0, {tests!r})
+import gc, os, resource, sys; sys.path.insert(0, {tests!r})
 import torch
 from conftest import collate, make_data, quiet_args
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 from weighloss import *
+from weighloss.reports import plot
 config = BertConfig(vocab_size=60_000, hidden_size=256, num_hidden_layers=1, num_attention_heads=2, intermediate_size=256)
 def train(legs):
     trainer = WeightedLossTrainer(
         model=BertForSequenceClassification(config),
-        args=TrainingArguments({path!r} + str(legs), **quiet_args(num_train_epochs=1)),
+        args=TrainingArguments({path!r} + str(legs), **quiet_args(per_device_train_batch_size=32)),
         train_dataset=make_data(64, 0), eval_dataset=make_data(64, 1), data_collator=collate,
         callbacks=[RatioSweepCallback(ratios=range(1, legs + 1))] if legs else [],
     )
     trainer.train()
     weights = sum(p.numel() * 4 for p in trainer.model.parameters())
     print("peak", legs, weights, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
-for legs in (0, 2, 12):
+gc.freeze()
+for legs in (0, 2, 5):
     child = os.fork()
     if not child:
         train(legs)
@@ -584,4 +563,4 @@ def test_peak_memory_is_one_fine_tune_and_one_copy_of_the_weights_however_many_l
         weights[legs], peak[legs] = weight, most
     assert weights[0] > 60e6
     assert peak[2] - peak[0] < 1.25 * weights[0]
-    assert peak[12] - peak[2] < 0.05 * peak[2]
+    assert peak[5] - peak[2] < 0.05 * peak[2]

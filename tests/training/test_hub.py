@@ -51,14 +51,14 @@ def run(
 
 
 def named_command(message: str) -> list[str]:
-    """The words of the command that a message names, for this Python."""
+    """The words after `weighloss` of the command that a message names."""
     command, *words = shlex.split(re.search(r"`(weighloss [^`]+)`", message)[1])
     assert command == "weighloss"
-    return ["-m", "weighloss", *words]
+    return words
 
 
-def assert_no_token(folder: Path, run: subprocess.CompletedProcess) -> None:
-    assert TOKEN not in run.stdout + run.stderr
+def assert_no_token(folder: Path, printed: str) -> None:
+    assert TOKEN not in printed
     for file in folder.rglob("*"):
         assert not file.is_file() or TOKEN.encode() not in file.read_bytes(), file
 
@@ -70,10 +70,10 @@ from transformers import pipeline
 texts, classify = json.loads(sys.argv[1]), pipeline("text-classification", "user/spam")
 print(json.dumps([[part["score"] for part in sorted(found, key=lambda part: part["label"])]
                   for found in classify(texts, top_k=None)]))
-"""
-REDRAWN = """
+
+del sys.modules["weighloss"]
 from weighloss import RatioSweep, plot_sweep
-plot_sweep(RatioSweep.from_hub("user/spam"), "redrawn")
+plot_sweep(RatioSweep.from_hub("user/spam"), sys.argv[2])
 """
 
 
@@ -96,10 +96,10 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert (sweep.kept_point, sweep.kept_because) == (sweep.points[0], "chosen for cost fp=1000 fn=1")
     assert hub.files("user/spam").keys() == {".gitattributes"}
 
-    pushed = run(hub, tmp_path, *named_command(swept.stderr), token=TOKEN)
-    assert pushed.returncode == 0, pushed.stderr
+    pushed = run(hub, tmp_path, "-m", "weighloss", *named_command(swept.stderr), token=TOKEN)
+    assert (pushed.returncode, pushed.stdout) == (0, "Pushed to user/spam.\n"), pushed.stderr
     assert not hub.unknown
-    assert_no_token(tmp_path, swept)
+    assert_no_token(tmp_path, swept.stdout + swept.stderr)
     files = hub.files("user/spam")
     assert {*CHARTS, "sweep.json", "README.md", "config.json", "model.safetensors", "tokenizer.json"} <= files.keys()
     assert {point.predictions for point in sweep.points} <= files.keys()
@@ -107,14 +107,12 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert TOKEN.encode() not in b"".join(files.values())
 
     texts = [text for text, _ in MESSAGES["validation"]]
-    back = run(hub, tmp_path / "out", "-c", BACK, json.dumps(texts))
+    back = run(hub, tmp_path / "out", "-c", BACK, json.dumps(texts), tmp_path / "redrawn")
     assert back.returncode == 0, back.stderr
     kept, _ = sweep.predictions(sweep.kept_point)
     expected = np.exp(kept) / np.exp(kept).sum(axis=1, keepdims=True)
     assert np.abs(np.array(json.loads(back.stdout)) - expected).max() < 1e-6
 
-    redrawn = run(hub, tmp_path, "-c", REDRAWN)
-    assert redrawn.returncode == 0, redrawn.stderr
     for chart in CHARTS:
         assert (tmp_path / "redrawn" / chart).read_bytes() == files[chart] == (tmp_path / "out" / chart).read_bytes()
 
@@ -127,37 +125,31 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert card.text.index("## Limits") < card.text.index("## Training procedure")
 
 
-@pytest.mark.slow
-def test_train_pushes_a_model_at_a_ratio_without_predictions(hub, tmp_path):
-    hub.tag("user/tiny", "v1")
-    hub.add("user/tiny", {"config.json": b"no longer a config"})
-    trained = run(
-        hub, tmp_path, "-m", "weighloss", "train", "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
-        "--text_column_names", "sms", "--positive_label", "spam", "--output_dir", "out", "--weight_ratio", "20",
-        "--num_train_epochs", "2", "--push_to_hub", "--hub_model_id", "user/spam", "--hub_private_repo", "True",
-        "--model_revision", "v1", "--disable_tqdm", "True", "--save_strategy", "epoch", token=TOKEN,
-    )  # fmt: skip
-    assert trained.returncode == 0, trained.stderr
-    assert_no_token(tmp_path / "out", trained)
-    assert hub.repos["user/spam"].private
-    assert "training_args.bin" not in hub.files("user/spam")  # which the base class pushed with a checkpoint
-    card = hub.files("user/spam")["README.md"].decode()
-    assert "w_r = 20" in card
-    assert "set by hand" in card
-    assert not hub.unknown
-
-
 # One process for many cases: importing takes longer than all of them. Each case is a line of standard input.
 CASES = """
-import json, sys, time
+import io, json, os, sys, time
+from contextlib import redirect_stderr, redirect_stdout
 time.sleep = lambda seconds: None  # the client's waits between its tries
 from weighloss import InvalidInputError, PushError, RatioSweep, push_folder
 from weighloss.cli.arguments import DataArguments
 from weighloss.cli.data import load_data
+from weighloss.cli.main import main
+def command(words, folder, token):
+    output, status = io.StringIO(), 0
+    os.chdir(folder)
+    os.environ["HF_TOKEN"] = token or ""
+    with redirect_stdout(output), redirect_stderr(output):
+        try:
+            main(words)
+        except SystemExit as end:
+            status = end.code
+    os.environ["HF_TOKEN"] = ""
+    return status, output.getvalue()
 print("ready", flush=True)
 for line in sys.stdin:
     name, arguments = json.loads(line)
     case = {
+        "command": lambda: command(**arguments),
         "push": lambda: push_folder(**arguments),
         "from_hub": lambda: len(RatioSweep.from_hub(**arguments).points),
         "load": lambda: {split: len(part) for split, part in
@@ -188,9 +180,13 @@ class Client:
                 return tuple(json.loads(line.removeprefix("answer ")))
         raise AssertionError("the client has ended")
 
+    def command(self, *words: object, folder: Path, token: str | None = None) -> list:
+        """Run `weighloss` there. Returns its exit status, or the message that it ends with, and what it printed."""
+        return self("command", words=list(map(str, words)), folder=str(folder), token=token)[1]
+
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def client(tmp_path_factory, small_model):
     with LoopbackHub(tokens={TOKEN: "user", READER: "user"}, read_only=[READER]) as hub:
         data = {f"{split}.csv": csv(split) for split in MESSAGES}
         hub.add("datasets/user/private", data, private=True)
@@ -200,6 +196,9 @@ def client(tmp_path_factory):
         hub.add("datasets/user/changing", {"train.csv": csv("train")})
         configs = "---\nconfigs:\n- config_name: a\n  data_files: a.csv\n- config_name: b\n  data_files: b.csv\n---\n"
         hub.add("datasets/user/configs", {"README.md": configs.encode(), "a.csv": csv("train"), "b.csv": csv("test")})
+        hub.add("user/tiny", {file.name: file.read_bytes() for file in Path(small_model).iterdir()})
+        hub.tag("user/tiny", "v1")
+        hub.add("user/tiny", {"config.json": b"no longer a config"})
         client = Client(hub, tmp_path_factory.mktemp("client"))
         client.first = first
         yield client
@@ -322,16 +321,45 @@ def test_a_token_is_in_no_message_and_may_end_a_line(client, output, newline):
 
 
 @pytest.mark.slow
+def test_train_pushes_a_model_at_a_ratio_without_predictions(client, tmp_path):
+    hub, unknown = client.hub, len(client.hub.unknown)
+    status, printed = client.command(
+        "train", "--dataset_name", "user/private", "--model_name_or_path", "user/tiny", "--text_column_names", "sms",
+        "--positive_label", "spam", "--output_dir", "out", "--weight_ratio", "20", "--num_train_epochs", "2",
+        "--push_to_hub", "--hub_model_id", "user/trained", "--hub_private_repo", "True", "--model_revision", "v1",
+        "--disable_tqdm", "True", "--save_strategy", "epoch", folder=tmp_path, token=TOKEN,
+    )  # fmt: skip
+    assert status == 0
+    assert_no_token(tmp_path, printed)
+    assert hub.repos["user/trained"].private
+    assert "training_args.bin" not in hub.files("user/trained")  # which the base class pushed with a checkpoint
+    card = hub.files("user/trained")["README.md"].decode()
+    assert "w_r = 20" in card
+    assert "set by hand" in card
+    assert hub.unknown[unknown:] == []
+
+
+@pytest.mark.slow
 def test_the_command_that_is_named_pushes_privately_to_its_branch_from_a_folder_with_spaces(client, output, tmp_path):
     folder = output.rename(tmp_path / "with spaces")
     given = {"private": True, "revision": "dev", "push_predictions": True, "token": TOKEN}
     client.hub.fail("POST", "/commit/", status=500)
     _, message = client("push", folder=str(folder), repo_id="again", **given)  # one's own namespace
-    done = run(client.hub, tmp_path, *named_command(message), token=TOKEN)
-    assert done.returncode == 0, done.stderr
+    assert client.command(*named_command(message), folder=tmp_path, token=TOKEN) == [0, "Pushed to again.\n"]
     assert client.hub.repos["user/again"].private
     assert "model.safetensors" not in client.hub.files("user/again")
     assert "predictions/leg-00.parquet" in client.hub.files("user/again", "dev")
+
+
+@pytest.mark.slow
+def test_a_refused_push_ends_the_command_in_one_sentence(client, output, tmp_path):
+    status, printed = client.command("push", output, "--hub_model_id", "user/refused", folder=tmp_path)
+    assert status.startswith("error: ")
+    assert "\n" not in status
+    assert printed == ""
+    words = ["push", output, "--hub_model_id", "user/refused", "--hub_token", TOKEN]
+    assert client.command(*words, folder=tmp_path) == [0, "Pushed to user/refused.\n"]
+    assert "README.md" in client.hub.files("user/refused")
 
 
 @pytest.mark.slow
@@ -359,19 +387,22 @@ def test_a_repository_without_a_sweep_is_refused_in_one_sentence(client):
 
 
 @pytest.mark.slow
-def test_a_hub_that_cannot_be_reached_is_said_before_any_training(hub, tmp_path, small_model):
+def test_a_hub_that_cannot_be_reached_is_said_before_any_training(client, tmp_path, small_model):
     (tmp_path / "spam.csv").write_bytes(csv("train"))
-    swept = run(
-        hub, tmp_path, "-m", "weighloss", "sweep", "--train_file", "spam.csv", "--model_name_or_path", small_model,
-        "--text_column_names", "sms", "--output_dir", "out", "--push_to_hub", "--hub_model_id", "user/spam",
-        "--hub_token", TOKEN, *SMALL, HF_ENDPOINT="http://127.0.0.1:9",  # nobody listens there
+    client.hub.fail(".*", "", cut=True, times=99)
+    status, printed = client.command(
+        "sweep", "--train_file", "spam.csv", "--model_name_or_path", small_model, "--text_column_names", "sms",
+        "--output_dir", "out", "--push_to_hub", "--hub_model_id", "user/spam", "--hub_token", TOKEN, *SMALL,
+        folder=tmp_path,
     )  # fmt: skip
-    assert swept.returncode == 1
-    assert "Traceback" not in swept.stderr
-    assert "the repository user/spam cannot be created on the Hub" in swept.stderr
-    assert "weighloss push out --hub_model_id user/spam" in swept.stderr
-    assert "'loss'" not in swept.stdout
-    assert_no_token(tmp_path, swept)
+    client.hub.faults.clear()
+    assert "\n" not in status
+    assert "the repository user/spam cannot be created on the Hub" in status
+    assert "weighloss push out --hub_model_id user/spam" in status
+    assert "'loss'" not in printed
+    assert "w_r" not in printed
+    assert not list(tmp_path.glob("out/predictions/*"))
+    assert_no_token(tmp_path, status + printed)
 
 
 def test_a_token_pickles_as_none_and_is_printed_as_asterisks():
