@@ -85,7 +85,7 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
         hub, tmp_path, "-m", "weighloss", "sweep", "--dataset_name", "user/sms", "--model_name_or_path", "user/tiny",
         "--text_column_names", "sms", "--positive_label", "spam", "--test_split_name", "test", "--output_dir", "out",
         "--push_to_hub", "--hub_model_id", "user/spam", "--push_predictions", "--token", TOKEN, *SMALL,
-        "--choose", "cost fp=1000 fn=1",  # that of w_r = 1, which is not the last leg
+        "--choose", "recall>=0.7",
     )  # fmt: skip
     assert swept.returncode == 1
     assert "Traceback" not in swept.stderr
@@ -93,7 +93,10 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     assert "w_r x natural" in " ".join(swept.stdout.split())
     sweep = RatioSweep.load(tmp_path / "out")
     assert [point.ratio for point in sweep.points] == [1, 9]
-    assert (sweep.kept_point, sweep.kept_because) == (sweep.points[0], "chosen for cost fp=1000 fn=1")
+    rule = sweep.operating_point
+    assert sweep.kept_because == "chosen for recall>=0.7"
+    assert rule == sweep.choose().point
+    assert rule.threshold
     assert hub.files("user/spam").keys() == {".gitattributes"}
 
     pushed = run(hub, tmp_path, "-m", "weighloss", *named_command(swept.stderr), token=TOKEN)
@@ -109,9 +112,10 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     texts = [text for text, _ in MESSAGES["validation"]]
     back = run(hub, tmp_path / "out", "-c", BACK, json.dumps(texts), tmp_path / "redrawn")
     assert back.returncode == 0, back.stderr
-    kept, _ = sweep.predictions(sweep.kept_point)
-    expected = np.exp(kept) / np.exp(kept).sum(axis=1, keepdims=True)
-    assert np.abs(np.array(json.loads(back.stdout)) - expected).max() < 1e-6
+    kept, _ = sweep.predictions(rule.leg)
+    found, moved = np.array(json.loads(back.stdout)), np.exp(kept - [0, rule.threshold])
+    assert np.abs(found - moved / moved.sum(axis=1, keepdims=True)).max() < 1e-6
+    assert np.array_equal(found.argmax(axis=1), kept[:, 1] - kept[:, 0] > rule.threshold)  # the chosen rule, everywhere
 
     for chart in CHARTS:
         assert (tmp_path / "redrawn" / chart).read_bytes() == files[chart] == (tmp_path / "out" / chart).read_bytes()
