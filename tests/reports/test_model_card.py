@@ -214,6 +214,21 @@ def test_the_code_that_undoes_the_weighting_gives_the_probabilities_of_the_unwei
     assert scope["probabilities"].numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize("ratio", [1, 7])
+def test_the_card_says_the_threshold_and_undoes_it_too(ratio):
+    model, weights = untrained(), ClassWeights.from_counts([700, 100], ratio)
+    model.config.threshold = [0.0, 1.25]
+    text = html.unescape(make_card(model=model, class_weights=weights).text)
+    assert "It is part of the model: 0, 1.25 was subtracted from the logits of the classes" in text
+    line = next(line for line in text.splitlines() if line.startswith("probabilities = "))
+    trained = torch.tensor([[0.3, -1.2]])
+    found: dict = {"torch": torch, "logits": trained - torch.tensor([0.0, 1.25])}
+    exec(line, found)
+    expected = (trained - torch.from_numpy(weights.weights).log()).softmax(-1)
+    assert torch.allclose(found["probabilities"].double(), expected.double(), atol=1e-5)
+    assert "At which threshold" not in make_card().text
+
+
 def test_an_unweighted_model_has_nothing_to_undo():
     text = make_card(class_weights=ClassWeights.from_counts([700, 100], 1)).text
     assert "the probabilities need no correction" in text

@@ -15,7 +15,7 @@ from ..results.points import with_interval
 from ..results.ratio_sweep import RatioSweep
 from ..weighting.class_weights import ClassWeights
 from ..weighting.task import Task
-from .text import COLUMNS, rows, sentence
+from .text import COLUMNS, rows, rule_sentence
 
 _METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1"}  # accuracy is misleading on imbalanced data
 _TAGS = ["generated_from_trainer", "weighted-loss", "imbalanced-classification"]
@@ -106,7 +106,8 @@ def model_card(
         model_name=_title(name) if eval_results else None,
         eval_results=eval_results or None,
     )
-    kept = sweep.kept_point if sweep is not None else None
+    kept = sweep.operating_point if sweep is not None else None
+    threshold = getattr(model.config, "threshold", None) if hasattr(model, "config") else None
     evaluated = "evaluation data" if sweep is None else "evaluation data, on which the ratio was chosen"
     results = {evaluated: evaluation or {}, "held-out test data": test or {}}
     names = [f"**{escaped(name)}**" for name in label_names]
@@ -131,10 +132,11 @@ def model_card(
         chart=chart,
         columns=COLUMNS,
         sweep_rows=rows(sweep) if sweep is not None else [],
-        kept_sentence=escaped(sentence(sweep, kept.ratio)) if sweep is not None and kept is not None else "",
+        kept_sentence=escaped(rule_sentence(sweep, kept)) if sweep is not None and kept is not None else "",
         load_line=f'{_LOAD}"{pipeline_tag}", model="{name}")' if pipeline_tag else "",
         has_tokenizer=pipeline_tag in ("text-classification", "token-classification"),
-        undo=_undo(class_weights),
+        undo=_undo(class_weights, threshold),
+        threshold="" if threshold is None else ", ".join(f"{value:.4g}" for value in threshold),
         hyperparameters={name: escaped(str(value)) for name, value in (hyperparameters or {}).items()},
         versions=[f"{name} {version(name)}" for name in (*_FRAMEWORKS, *(["peft"] if is_adapter else []))],
     )
@@ -200,10 +202,11 @@ def _pipeline_tag(model: Any) -> str | None:
     return None
 
 
-def _undo(class_weights: ClassWeights) -> str:
-    """The numbers whose logarithms undo the weighting of the logits; empty without weighting."""
+def _undo(class_weights: ClassWeights, threshold: Sequence[float] | None) -> str:
+    """The numbers whose logarithms undo weighting and threshold of the logits; empty without both."""
     weights = class_weights.weights
-    if np.ptp(weights) == 0:
+    if np.ptp(weights) == 0 and threshold is None:
         return ""
     numbers = weights[:, 1] / weights[:, 0] if class_weights.task is Task.MULTILABEL else weights
+    numbers = numbers * np.exp(-np.asarray(threshold or np.zeros(len(numbers))))
     return ", ".join(f"{number:.6g}" for number in numbers)

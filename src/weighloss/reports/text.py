@@ -72,7 +72,7 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
     if (choice := marked_choice(sweep, requirement)) is not None:
         because = choice.because[0].upper() + choice.because[1:]
         lines.append(
-            f"{because}. {choice_sentence(sweep, choice)}{f' But {choice.why_not}.' if choice.why_not else ''}"
+            f"{because}. {rule_sentence(sweep, choice.point)}{f' But {choice.why_not}.' if choice.why_not else ''}"
         )
     else:
         name = sweep.positive_name if sweep.task is Task.BINARY else "label"
@@ -172,9 +172,8 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     return f"At w_r = {ratio:.4g}: {_of_100(sweep, precision, recall, sweep.predicts_no_positive(ratio))}."
 
 
-def choice_sentence(sweep: RatioSweep, choice: Choice) -> str:
-    """The precision and recall of the chosen leg at its threshold as parts of 100, as `sentence` says them."""
-    point = choice.point
+def rule_sentence(sweep: RatioSweep, point: OperatingPoint) -> str:
+    """The precision and recall of a leg at its threshold as parts of 100, as `sentence` says them."""
     text = _of_100(sweep, point.precision, point.recall, point.tp + point.fp == 0)
     if point.is_argmax:
         return f"At w_r = {point.ratio:.4g}: {text}."
