@@ -12,6 +12,7 @@ from collections import defaultdict
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import make_scorer
 from sklearn.model_selection import TunedThresholdClassifierCV
 
 from weighloss import RatioSweep
@@ -46,15 +47,17 @@ class Scored(ClassifierMixin, BaseEstimator):
         return (X[:, 0] > 0).astype(int)
 
 
-def tuned_by_scikit_learn(requirement: Requirement, scores: np.ndarray, positives: np.ndarray) -> float:
-    """The threshold of TunedThresholdClassifierCV for the same objective, with five folds as it does by default."""
+def tuned_by_scikit_learn(
+    requirement: Requirement, scores: np.ndarray, positives: np.ndarray, prefit: bool = False
+) -> float:
+    """The threshold of TunedThresholdClassifierCV for the same score: with five folds as by default, or on all the data."""
 
     def scorer(labels: np.ndarray, predictions: np.ndarray) -> float:
         return float(requirement.score(confusion(predictions, labels, [1])))
 
-    from sklearn.metrics import make_scorer
-
-    tuned = TunedThresholdClassifierCV(Scored(), scoring=make_scorer(scorer), thresholds=200, cv=5)
+    how = {"cv": "prefit", "refit": False} if prefit else {"cv": 5}
+    model = Scored().fit(scores[:, None], positives.astype(int))
+    tuned = TunedThresholdClassifierCV(model, scoring=make_scorer(scorer), thresholds=200, **how)
     return float(tuned.fit(scores[:, None], positives.astype(int)).best_threshold_)
 
 
@@ -89,13 +92,13 @@ def measure(sweep: RatioSweep, halves: int, with_scikit_learn: int) -> dict:
                 "unweighted, best threshold": (unweighted, best[unweighted][1]),
             }
             if half < with_scikit_learn:
-                tuned = tuned_by_scikit_learn(wanted, scores[unweighted][here], positives[here])
-                rules["unweighted, scikit-learn's threshold"] = (unweighted, tuned)
-            for name, legs in {"best ratio and threshold": range(len(read))}.items():
+                for prefit in (True, False):
+                    tuned = tuned_by_scikit_learn(wanted, scores[unweighted][here], positives[here], prefit)
+                    rules[f"unweighted, scikit-learn's, {'prefit' if prefit else '5 folds'}"] = (unweighted, tuned)
+            legs_of = {"best ratio and threshold": range(len(read))}
+            legs_of |= {name: indices(sweep, few) for name, few in FEW.items()}
+            for name, legs in legs_of.items():
                 leg = max(legs, key=lambda i: best[i][0])
-                rules[name] = (leg, best[leg][1])
-            for name, wanted_legs in FEW.items():
-                leg = max(indices(sweep, wanted_legs), key=lambda i: best[i][0])
                 rules[name] = (leg, best[leg][1])
             for name, (leg, threshold) in rules.items():
                 counts = confusion((scores[leg][there] > threshold).astype(int), positives[there], [1])

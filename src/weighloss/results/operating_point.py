@@ -11,13 +11,14 @@ from ..weighting.class_weights import ClassWeights
 from ..weighting.labels import IGNORE_INDEX
 from ..weighting.task import Task
 from .bootstrap import bootstrap
-from .metrics import Confusion, averaged, confusion, decisions
+from .metrics import Confusion, averaged, decisions
 from .points import INTERVALS, MEASURED, SweepPoint
 from .requirement import Requirement, flagged
 
 Threshold = float | tuple[float, ...]
 
-_NUM_RESAMPLES = 50
+_NUM_RESAMPLES = 100
+_MISSED_HERE = 10  # more than scores can differ
 _MAX_CUTS = 1000  # of one leg; more are not told apart by a few thousand positives
 MIN_GAP = 1e-4  # between scores: a threshold in a smaller one would decide otherwise on another machine
 _EXPONENTS = np.linspace(-2, 2, 41)
@@ -126,8 +127,9 @@ def best_threshold(
 ) -> tuple[float, Threshold]:
     """How well one leg can meet a requirement, and the threshold with which it does.
 
-    Of several bootstrap resamples of the items, each has a best threshold. The mean of these thresholds is returned, and
-    the mean of their scores, since the threshold that is best on the very items has partly been lucky.
+    The threshold that is best on the very items has partly been lucky. So it is the one with the best mean score over
+    bootstrap resamples of them. Where a bound holds, 1 is added to a score, so that it holds on most resamples, and
+    probably on new data too. A threshold that misses a bound on the items themselves is taken only where all of them do.
 
     Parameters
     ----------
@@ -141,24 +143,21 @@ def best_threshold(
 
     Returns
     -------
-    score : float, the mean of `Requirement.score`
+    score : float
+        The mean of `Requirement.score`, less 10 where no threshold holds the bounds on these items.
     threshold : float or tuple of float, see `OperatingPoint`
-
-    References
-    ----------
-    Breiman, L. (1996), Bagging Predictors, Machine Learning 24(2).
     """
     if task is Task.MULTICLASS:
         family = _Exponents(logits, labels, np.asarray(counts))
-        value, exponent = _bagged(requirement, family)
+        value, exponent = _steadied(requirement, family)
         return value, tuple(family.threshold(exponent).tolist())
     if task is Task.BINARY:
         scores = logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label]
-        return _bagged(requirement, _Cuts(labels == positive_label, scores))
+        return _steadied(requirement, _Cuts(labels == positive_label, scores))
     found = []
     for of_label, truth in zip(logits.T, labels.T, strict=True):
         counted = truth != IGNORE_INDEX
-        found.append(_bagged(requirement, _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))))
+        found.append(_steadied(requirement, _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))))
     values, thresholds = zip(*found, strict=True)
     return float(np.mean(values)), tuple(thresholds)
 
@@ -218,35 +217,25 @@ class _Cuts:
 
     def __init__(self, positives: np.ndarray, scores: np.ndarray) -> None:
         self.num_items, self._order = len(scores), np.argsort(-scores, kind="stable")
-        self._positives, self._scores = positives[self._order].astype(np.float64), scores[self._order]
-        self._ends = np.flatnonzero(np.append(-np.diff(self._scores) > MIN_GAP, True))
-        self._between = (self._scores + np.append(self._scores[1:], self._scores[-1] - 1)) / 2
-        num_positives = np.cumsum(self._positives)[self._ends]
-        useful = self._ends[np.diff(num_positives, prepend=0) > 0]
+        self._positives, scores = positives[self._order].astype(np.float64), scores[self._order]
+        ends = np.flatnonzero(np.append(-np.diff(scores) > MIN_GAP, True))
+        between = (scores + np.append(scores[1:], scores[-1] - 1)) / 2
+        num_positives = np.cumsum(self._positives)[ends]
+        useful = ends[np.diff(num_positives, prepend=0) > 0]
         if len(useful) > _MAX_CUTS:
             useful = useful[np.linspace(0, len(useful) - 1, _MAX_CUTS).astype(int)]
-        self._useful = useful if len(useful) else self._ends[-1:]
-        self.positions = self._between[self._useful]
+        self._useful = useful if len(useful) else ends[-1:]
+        self.positions = between[self._useful]
 
     def confusion(self, weights: np.ndarray) -> Confusion:
         return _confusion(self._positives, weights[:, self._order], self._useful)
-
-    def confusion_at(self, threshold: float) -> Confusion:
-        return confusion(self._scores > threshold, self._positives == 1, [1])
-
-    def rounded(self, threshold: float) -> float:
-        """The threshold, or the nearest one that is not within rounding of a score."""
-        if np.abs(self._scores - threshold).min() >= MIN_GAP / 2:
-            return threshold
-        safe = self._between[self._ends]
-        return float(safe[np.abs(safe - threshold).argmin()])
 
 
 class _Exponents:
     """The thresholds of more than two classes: α·log n_c, which is −log w_c at the ratio natural^α."""
 
     def __init__(self, logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> None:
-        self.num_items, self._logits, self._labels = len(labels), logits, labels
+        self.num_items, self._labels = len(labels), labels
         log_weights = np.log(ClassWeights.from_counts(counts).weights)
         self._per_exponent = -(log_weights - log_weights.mean())
         self.positions = _EXPONENTS if np.ptp(self._per_exponent) > 0 else np.zeros(1)
@@ -266,27 +255,18 @@ class _Exponents:
             counts.append((tp, predicted - tp, actual - tp, weights.sum(-1, keepdims=True) - predicted - actual + tp))
         return Confusion(*(np.stack(part, axis=-2) for part in zip(*counts, strict=True)))
 
-    def confusion_at(self, exponent: float) -> Confusion:
-        return confusion((self._logits - self.threshold(exponent)).argmax(-1), self._labels, self._classes)
 
-    def rounded(self, exponent: float) -> float:
-        return exponent
-
-
-def _bagged(requirement: Requirement, family: _Cuts | _Exponents) -> tuple[float, float]:
+def _steadied(requirement: Requirement, family: _Cuts | _Exponents) -> tuple[float, float]:
+    """How well the family can meet a requirement, and where: see `best_threshold`."""
     resamples, size = _resamples(family.num_items), max(1, 10_000_000 // family.num_items)
-    values, positions = [], []
-    for start in range(0, _NUM_RESAMPLES, size):  # which bounds the memory
-        scores = requirement.score(family.confusion(resamples[start : start + size].astype(np.float64)))
-        best = scores.argmax(axis=-1)
-        values += np.take_along_axis(scores, best[:, None], axis=-1)[:, 0].tolist()
-        positions += family.positions[best].tolist()
-    position = family.rounded(float(np.mean(positions)))
-    if requirement.bounds and requirement.score(family.confusion_at(position)) < 1:
-        scores = requirement.score(family.confusion(np.ones((1, family.num_items))))[0]
-        if scores.max() >= 1:  # the mean just misses what can be met on the items themselves
-            position = float(family.positions[np.argmax(scores)])
-    return float(np.mean(values)), position
+    chunks = [resamples[start : start + size] for start in range(0, _NUM_RESAMPLES, size)]  # bounds the memory
+    sums = [requirement.score(family.confusion(chunk.astype(np.float64))).sum(axis=0) for chunk in chunks]
+    values = np.sum(sums, axis=0) / _NUM_RESAMPLES
+    if requirement.bounds:
+        here = requirement.score(family.confusion(np.ones((1, family.num_items))))[0]
+        values = values - _MISSED_HERE * (here < 1)
+    best = int(np.argmax(values))
+    return float(values[best]), float(family.positions[best])
 
 
 @lru_cache(maxsize=2)

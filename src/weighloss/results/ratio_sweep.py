@@ -254,10 +254,10 @@ class RatioSweep:
     def choose(self, requirement: str | None = None, threshold: Thresholds = "any") -> Choice:
         """Choose the leg, and the threshold on its log-odds, that meet a requirement best.
 
-        All pairs of a leg and a threshold are compared on the saved predictions, and nothing is trained. The threshold of a
-        leg is the mean of those that are best on bootstrap resamples of the evaluation set, and the leg is the one whose
-        resamples have the best score on average: see `best_threshold`. With a confidence, `recall>=0.95 @90%`, the leg is
-        chosen on a third of the evaluation set and the threshold is certified on the others: see `certified_threshold`.
+        All pairs of a leg and a threshold are compared on the saved predictions, and nothing is trained. The pair with the
+        best mean score over bootstrap resamples of the evaluation set is chosen: see `best_threshold`. With a confidence,
+        `recall>=0.95 @90%`, the leg is chosen on a third of the evaluation set and the threshold is certified on the
+        others: see `certified_threshold`.
 
         A leg is one ratio with one seed. With several seeds the best single leg is chosen, since its model is kept.
 
