@@ -115,7 +115,9 @@ def test_from_a_data_set_on_the_hub_to_a_model_on_the_hub_and_back(hub, tmp_path
     kept, _ = sweep.predictions(rule.leg)
     found, moved = np.array(json.loads(back.stdout)), np.exp(kept - [0, rule.threshold])
     assert np.abs(found - moved / moved.sum(axis=1, keepdims=True)).max() < 1e-6
-    assert np.array_equal(found.argmax(axis=1), kept[:, 1] - kept[:, 0] > rule.threshold)  # the chosen rule, everywhere
+    assert np.array_equal(
+        found.argmax(axis=1), kept[:, 1] - kept[:, 0] > rule.threshold
+    )  # the chosen rule, everywhere
 
     for chart in CHARTS:
         assert (tmp_path / "redrawn" / chart).read_bytes() == files[chart] == (tmp_path / "out" / chart).read_bytes()

@@ -87,11 +87,15 @@ def test_several_labels_or_classes_have_one_number_each(problem_type):
 
 
 def test_an_adapter_saves_the_threshold_with_its_head(tmp_path):
-    model = get_peft_model(make("BertForSequenceClassification"), LoraConfig("SEQ_CLS", target_modules=["query"])).eval()
+    model = get_peft_model(
+        make("BertForSequenceClassification"), LoraConfig("SEQ_CLS", target_modules=["query"])
+    ).eval()
     before = logits_of(model)
     apply_threshold(model, 0.3)
     model.save_pretrained(tmp_path)
-    loaded = get_peft_model(make("BertForSequenceClassification"), LoraConfig("SEQ_CLS", target_modules=["query"])).eval()
+    loaded = get_peft_model(
+        make("BertForSequenceClassification"), LoraConfig("SEQ_CLS", target_modules=["query"])
+    ).eval()
     loaded.load_adapter(tmp_path, "saved")
     loaded.set_adapter("saved")
     assert np.allclose(logits_of(loaded), before - [0, 0.3], atol=1e-6)

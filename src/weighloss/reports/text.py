@@ -292,9 +292,11 @@ def _is_worth_it(compared: Comparison) -> list[str]:
         "worse": "Weighting is not worth it here",
         "not told apart from": "It is open whether weighting is worth it here",
     }[result]
+    bounds = [name if name != "flagged" else "share flagged" for name, _ in compared.requirement.bounds]
+    same = f"at the same {' and '.join(bounds)}, " if bounds else ""
     return [
-        f"{says}: with ratio and threshold the {objective} is {compared.difference:+.3f} compared with the threshold alone "
-        f"(95% interval {low:+.3f} to {high:+.3f}, on the {data})."
+        f"{says}: {same}with ratio and threshold the {objective} is {compared.difference:+.3f} compared with the "
+        f"threshold alone (95% interval {low:+.3f} to {high:+.3f}, on the {data})."
     ]
 
 

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .bootstrap import bootstrap, interval
 from .choice import choose
 from .files import Split
-from .operating_point import OperatingPoint, as_vector, at_threshold
+from .operating_point import OperatingPoint, as_vector, at_threshold, best_threshold
 from .ratio_sweep import RatioSweep
 from .requirement import Requirement
 
@@ -32,8 +32,9 @@ class Comparison:
     on_test : dict of str to OperatingPoint, or None
         The same rules, measured on the test set; None where its predictions are not on disk.
     difference : float or None
-        Objective of the requirement (see `Requirement`) of the best pair, minus that of the unweighted leg with its best
-        threshold: on the test set if there is one. None without an unweighted leg.
+        Objective of the requirement (see `Requirement`) of the best pair, minus that of the unweighted leg: on the test set
+        if there is one. Where the requirement has bounds, the unweighted leg has the threshold with which it has as high a
+        recall (precision, share flagged) as the pair on the evaluation set. None without an unweighted leg.
     difference_interval : tuple of two floats, or None
         95% bootstrap interval of the difference, both rules on the same resamples.
     """
@@ -77,16 +78,25 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
     on_test = {name: _on_test(sweep, rule) for name, rule in rules.items()} if has_test else None
     if unweighted is None:
         return Comparison(wanted, rules, on_test)
+    alone = rules[THRESHOLD]
+    if wanted.bounds:
+        logits, labels = sweep.predictions(unweighted)
+        same = replace(wanted, bounds=tuple((name, getattr(best.point, name)) for name, _ in wanted.bounds))
+        given = logits, labels, sweep.task, sweep.positive_label, sweep.counts
+        threshold = best_threshold(same, *given, num_resamples=0)[1]
+        alone = at_threshold(unweighted, logits, labels, threshold, sweep.task, sweep.positive_label)
     predictions = []
-    for rule in (rules[PAIR], rules[THRESHOLD]):
+    for rule in (best.point, alone):
         logits, labels = sweep.predictions(rule.leg, split)
         predictions.append(
             (logits - as_vector(rule.threshold, logits.shape[1], sweep.task, sweep.positive_label), labels)
         )
-    pair, threshold = map(wanted.objective_of, bootstrap(predictions, sweep.task, sweep.positive_label).resampled)
-    measured = on_test or rules
-    difference = wanted.objective_of(measured[PAIR]) - wanted.objective_of(measured[THRESHOLD])
-    low, high = interval(pair - threshold, 0.95).tolist()
+    of_pair, of_threshold = map(
+        wanted.objective_of, bootstrap(predictions, sweep.task, sweep.positive_label).resampled
+    )
+    measured = [_on_test(sweep, rule) if has_test else rule for rule in (best.point, alone)]
+    difference = wanted.objective_of(measured[0]) - wanted.objective_of(measured[1])
+    low, high = interval(of_pair - of_threshold, 0.95).tolist()
     return Comparison(wanted, rules, on_test, float(difference), (low, high))
 
 

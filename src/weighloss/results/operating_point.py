@@ -17,7 +17,6 @@ from .requirement import Requirement, flagged
 
 Threshold = float | tuple[float, ...]
 
-_NUM_RESAMPLES = 100
 _MISSED_HERE = 10  # more than scores can differ
 _MAX_CUTS = 1000  # of one leg; more are not told apart by a few thousand positives
 MIN_GAP = 1e-4  # between scores: a threshold in a smaller one would decide otherwise on another machine
@@ -123,7 +122,8 @@ def best_threshold(
     labels: np.ndarray,
     task: Task = Task.BINARY,
     positive_label: int = 1,
-    counts: np.ndarray | None = None,
+    counts: Any = None,
+    num_resamples: int = 100,
 ) -> tuple[float, Threshold]:
     """How well one leg can meet a requirement, and the threshold with which it does.
 
@@ -140,6 +140,8 @@ def best_threshold(
     counts : int array of shape (n_classes,), optional
         Training labels of each class. With more than two classes the thresholds are −log w(r′), the weights of these counts
         at a ratio r′ that is applied after training.
+    num_resamples : int, default 100
+        0 for the threshold that is best on these very items.
 
     Returns
     -------
@@ -149,15 +151,17 @@ def best_threshold(
     """
     if task is Task.MULTICLASS:
         family = _Exponents(logits, labels, np.asarray(counts))
-        value, exponent = _steadied(requirement, family)
+        value, exponent = _steadied(requirement, family, num_resamples)
         return value, tuple(family.threshold(exponent).tolist())
     if task is Task.BINARY:
         scores = logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label]
-        return _steadied(requirement, _Cuts(labels == positive_label, scores))
+        return _steadied(requirement, _Cuts(labels == positive_label, scores), num_resamples)
     found = []
     for of_label, truth in zip(logits.T, labels.T, strict=True):
         counted = truth != IGNORE_INDEX
-        found.append(_steadied(requirement, _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))))
+        found.append(
+            _steadied(requirement, _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64)), num_resamples)
+        )
     values, thresholds = zip(*found, strict=True)
     return float(np.mean(values)), tuple(thresholds)
 
@@ -256,12 +260,12 @@ class _Exponents:
         return Confusion(*(np.stack(part, axis=-2) for part in zip(*counts, strict=True)))
 
 
-def _steadied(requirement: Requirement, family: _Cuts | _Exponents) -> tuple[float, float]:
+def _steadied(requirement: Requirement, family: _Cuts | _Exponents, num_resamples: int) -> tuple[float, float]:
     """How well the family can meet a requirement, and where: see `best_threshold`."""
-    resamples, size = _resamples(family.num_items), max(1, 10_000_000 // family.num_items)
-    chunks = [resamples[start : start + size] for start in range(0, _NUM_RESAMPLES, size)]  # bounds the memory
+    resamples, size = _resamples(family.num_items, num_resamples), max(1, 10_000_000 // family.num_items)
+    chunks = [resamples[start : start + size] for start in range(0, len(resamples), size)]  # bounds the memory
     sums = [requirement.score(family.confusion(chunk.astype(np.float64))).sum(axis=0) for chunk in chunks]
-    values = np.sum(sums, axis=0) / _NUM_RESAMPLES
+    values = np.sum(sums, axis=0) / len(resamples)
     if requirement.bounds:
         here = requirement.score(family.confusion(np.ones((1, family.num_items))))[0]
         values = values - _MISSED_HERE * (here < 1)
@@ -270,7 +274,9 @@ def _steadied(requirement: Requirement, family: _Cuts | _Exponents) -> tuple[flo
 
 
 @lru_cache(maxsize=2)
-def _resamples(num_items: int) -> np.ndarray:
+def _resamples(num_items: int, num_resamples: int) -> np.ndarray:
     """How often each item is drawn: the same for every leg, so that legs are compared on the same items."""
-    draws = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), _NUM_RESAMPLES)
+    if num_resamples == 0:
+        return np.ones((1, num_items), dtype=np.int16)
+    draws = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), num_resamples)
     return draws.astype(np.int16)
