@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -103,10 +104,33 @@ def at_threshold(
     task : Task
     positive_label : int, default 1
     """
-    shifted = logits - as_vector(threshold, logits.shape[-1], task, positive_label)
-    measured = averaged(*decisions(shifted, labels, task), task, positive_label)
-    values: dict[str, Any] = {name: measured[name] for name in MEASURED}
-    return OperatingPoint(leg, threshold, **values, **bootstrap([(shifted, labels)], task, positive_label).of_point())
+    return at_thresholds([(leg, threshold)], lambda _: (logits, labels), task, positive_label)[0]
+
+
+def at_thresholds(
+    rules: Sequence[tuple[SweepPoint, Threshold]],
+    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    task: Task,
+    positive_label: int = 1,
+) -> list[OperatingPoint]:
+    """What each of several pairs of a leg and a threshold gives, as `at_threshold`; all are measured on the same resamples.
+
+    Drawing the resamples takes most of the time, and they are drawn once for many pairs.
+    """
+    points: list[OperatingPoint] = []
+    while len(points) < len(rules):
+        num_items = len(predictions(rules[len(points)][0])[1])
+        part = rules[len(points) : len(points) + max(1, 10_000_000 // num_items)]  # which bounds the memory
+        shifted = []
+        for leg, threshold in part:
+            logits, labels = predictions(leg)
+            shifted.append((logits - as_vector(threshold, logits.shape[-1], task, positive_label), labels))
+        intervals = bootstrap(shifted, task, positive_label).of_points()
+        for (leg, threshold), predicted, ends in zip(part, shifted, intervals, strict=True):
+            measured = averaged(*decisions(*predicted, task), task, positive_label)
+            values: dict[str, Any] = {name: measured[name] for name in MEASURED}
+            points.append(OperatingPoint(leg, threshold, **values, **ends))
+    return points
 
 
 def as_vector(threshold: Threshold, num_labels: int, task: Task, positive_label: int = 1) -> np.ndarray:
@@ -148,19 +172,35 @@ def best_threshold(
     ----------
     Breiman, L. (1996), Bagging Predictors, Machine Learning 24(2).
     """
+    return best_thresholds([requirement], logits, labels, task, positive_label, counts)[0]
+
+
+def best_thresholds(
+    requirements: Sequence[Requirement],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    task: Task = Task.BINARY,
+    positive_label: int = 1,
+    counts: np.ndarray | None = None,
+) -> list[tuple[float, Threshold]]:
+    """`best_threshold` for each of several requirements of the same leg, which is resampled once for all of them."""
     if task is Task.MULTICLASS:
         family = _Exponents(logits, labels, np.asarray(counts))
-        value, exponent = _bagged(requirement, family)
-        return value, tuple(family.threshold(exponent).tolist())
+        bagged = _bagged(requirements, family)
+        return [(value, tuple(family.threshold(exponent).tolist())) for value, exponent in bagged]
     if task is Task.BINARY:
         scores = logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label]
-        return _bagged(requirement, _Cuts(labels == positive_label, scores))
-    found = []
+        return list(_bagged(requirements, _Cuts(labels == positive_label, scores)))
+    of_labels = []
     for of_label, truth in zip(logits.T, labels.T, strict=True):
         counted = truth != IGNORE_INDEX
-        found.append(_bagged(requirement, _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))))
-    values, thresholds = zip(*found, strict=True)
-    return float(np.mean(values)), tuple(thresholds)
+        cuts = _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))
+        of_labels.append(_bagged(requirements, cuts))
+    best: list[tuple[float, Threshold]] = []
+    for found in zip(*of_labels, strict=True):
+        values, thresholds = zip(*found, strict=True)
+        best.append((float(np.mean(values)), tuple(thresholds)))
+    return best
 
 
 def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, Confusion]:
@@ -273,20 +313,27 @@ class _Exponents:
         return exponent
 
 
-def _bagged(requirement: Requirement, family: _Cuts | _Exponents) -> tuple[float, float]:
+def _bagged(requirements: Sequence[Requirement], family: _Cuts | _Exponents) -> list[tuple[float, float]]:
     resamples, size = _resamples(family.num_items), max(1, 10_000_000 // family.num_items)
-    values, positions = [], []
+    values: list[list[float]] = [[] for _ in requirements]
+    positions: list[list[float]] = [[] for _ in requirements]
     for start in range(0, _NUM_RESAMPLES, size):  # which bounds the memory
-        scores = requirement.score(family.confusion(resamples[start : start + size].astype(np.float64)))
-        best = scores.argmax(axis=-1)
-        values += np.take_along_axis(scores, best[:, None], axis=-1)[:, 0].tolist()
-        positions += family.positions[best].tolist()
-    position = family.rounded(float(np.mean(positions)))
-    if requirement.bounds and requirement.score(family.confusion_at(position)) < 1:
-        scores = requirement.score(family.confusion(np.ones((1, family.num_items))))[0]
-        if scores.max() >= 1:  # the mean just misses what can be met on the items themselves
-            position = float(family.positions[np.argmax(scores)])
-    return float(np.mean(values)), position
+        counts = family.confusion(resamples[start : start + size].astype(np.float64))
+        for i, requirement in enumerate(requirements):
+            scores = requirement.score(counts)
+            best = scores.argmax(axis=-1)
+            values[i] += np.take_along_axis(scores, best[:, None], axis=-1)[:, 0].tolist()
+            positions[i] += family.positions[best].tolist()
+    on_items = family.confusion(np.ones((1, family.num_items)))
+    found = []
+    for requirement, reached, at in zip(requirements, values, positions, strict=True):
+        position = family.rounded(float(np.mean(at)))
+        if requirement.bounds and requirement.score(family.confusion_at(position)) < 1:
+            scores = requirement.score(on_items)[0]
+            if scores.max() >= 1:  # the mean just misses what can be met on the items themselves
+                position = float(family.positions[np.argmax(scores)])
+        found.append((float(np.mean(reached)), position))
+    return found
 
 
 @lru_cache(maxsize=2)
