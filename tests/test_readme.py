@@ -24,6 +24,7 @@ COMMANDS = "\n".join(re.findall(r"```bash\n(.*?)```", "".join(GUIDES), re.S)).re
 SNIPPETS = re.findall(r"```python\n(.*?)```", "".join(GUIDES), re.S)
 TOKEN = "hf_nobodyMaySee"
 CHARTS = ["precision_recall.png", "precision_recall.svg", "precision_recall_plane.png", "precision_recall_plane.svg"]
+CHARTS += ["report.html"]
 
 
 def commands(start: str) -> list[str]:

@@ -20,6 +20,7 @@ from weighloss.cli.data import load_data, tokenize
 from weighloss.cli.main import main
 
 CHARTS = ["precision_recall.png", "precision_recall.svg", "precision_recall_plane.png", "precision_recall_plane.svg"]
+CHARTS += ["report.html"]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,9 @@ def test_charts_are_drawn_again_from_the_predictions_with_other_metrics(run, run
 
     printed = run("plot", moved, "--choose", "recall>=0.1")
     assert "recall>=0.1" in printed
-    assert printed.rstrip().endswith(f"The charts are in {moved}.")
+    assert printed.rstrip().endswith(
+        f"The charts are in {moved}; open its report.html in a browser to move the requirement."
+    )
     for folder in ("/proc/charts", moved / "sweep.json"):
         message = run("plot", moved, "--output_dir", folder)
         assert message.startswith(f"error: the folder {folder} cannot be written to (")

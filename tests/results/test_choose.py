@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.sweeps import make_point, make_sweep, write_sweep
+from results.sweeps import golden_sweep, make_point, make_sweep, write_sweep
 from weighloss import InvalidInputError, RatioSweep
+from weighloss.results.choice import choose_each
 from weighloss.results.requirement import Requirement
 
 counts = st.tuples(*[st.integers(0, 50)] * 4).filter(lambda counts: counts[0] + counts[2] > 0)
@@ -184,3 +185,12 @@ def test_what_has_no_meaning_for_a_task_is_refused():
             three.choose(requirement)
     with pytest.raises(InvalidInputError, match=r"threshold must be 'any' or 'argmax', got 0\.5"):
         three.choose("f1", 0.5)
+
+
+@pytest.mark.parametrize("name", ["binary", "several_labels", "several_classes", "three_seeds"])
+def test_many_requirements_are_answered_at_once_as_they_are_one_by_one(name):
+    sweep = golden_sweep(name)
+    asked = ["f1", "recall>=0.8", "precision>=0.7", "cost fp=1 fn=20", "recall>=0.6 and precision>=0.6"]
+    task = sweep.task, sweep.positive_label, sweep.counts
+    together = choose_each([Requirement.parse(text) for text in asked], sweep.points, sweep.predictions, *task)
+    assert together == [sweep.choose(text) for text in asked]

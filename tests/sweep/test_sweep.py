@@ -297,11 +297,14 @@ def test_what_is_no_number_among_the_users_metrics_is_left_out_of_the_record(tmp
     assert RatioSweep.load(tmp_path).points[0].other_metrics.keys() == {"accuracy", "half"}
 
 
-def test_a_chart_that_cannot_be_drawn_does_not_end_the_training(tmp_path, train_data, eval_data, monkeypatch, caplog):
+@pytest.mark.parametrize("function", ["plot.plot_sweep", "html.write_report"])
+def test_a_chart_that_cannot_be_drawn_does_not_end_the_training(
+    tmp_path, train_data, eval_data, monkeypatch, caplog, function
+):
     def fail(*args, **kwargs):
         raise RuntimeError("Failed to process string with tex")
 
-    monkeypatch.setattr("weighloss.reports.plot.plot_sweep", fail)
+    monkeypatch.setattr(f"weighloss.reports.{function}", fail)
     make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback(ratios=[1]), SHORT).train()
     assert "The charts could not be drawn: Failed to process" in caplog.text
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import datasets
 from transformers import HfArgumentParser
 
+from ..reports.html import write_report
 from ..reports.plot import plot_sweep
 from ..reports.text import summary, table
 from ..results.other_metrics import recomputed, score
@@ -38,4 +39,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(table(sweep, args.choose), "", summary(sweep, args.choose), sep="\n")
         scores = score(sweep, args.metrics or [], args.trust_remote_code)
         plot_sweep(sweep, output_dir, scores, args.choose, args.marks or [])
-        print(f"The charts are in {output_dir}.")
+        write_report(sweep, output_dir, args.choose)
+        print(f"The charts are in {output_dir}; open its report.html in a browser to move the requirement.")

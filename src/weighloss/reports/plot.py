@@ -16,6 +16,7 @@ from ..results.choice import Choice
 from ..results.operating_point import over_all_thresholds
 from ..results.ratio_sweep import RatioSweep
 from ..weighting.task import Task
+from .curves import bands_of, footnote, frontier, placed_names, short
 from .text import marked_choice, threshold_text
 
 _STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
@@ -87,7 +88,7 @@ def _ratio_chart(
 ) -> Figure:
     figure = Figure(figsize=(8, 5.4), layout="constrained")
     axes = figure.subplots()
-    curve, bands = sweep.curve("precision", "recall"), _bands(sweep)
+    curve, bands = sweep.curve("precision", "recall"), bands_of(sweep)
     ratios = curve["ratio"]
     missing = sorted({leg.ratio for leg in sweep.failed} - set(ratios.tolist()))
     gaps = np.searchsorted(ratios, missing)  # the lines are broken where a ratio is missing
@@ -103,20 +104,20 @@ def _ratio_chart(
         label = "nothing predicted positive (P = 0 by convention)"
         axes.plot(none, [0] * len(none), "x", color=_GREY, markersize=9, zorder=5, label=label)
     if missing:
-        label = f"missing: training failed at {', '.join(map(_short, missing))}"
+        label = f"missing: training failed at {', '.join(map(short, missing))}"
         middle = [0.5] * len(missing)
         axes.plot(missing, middle, marker="$?$", linestyle="none", color=_GREY, markersize=9, label=label)
-    label = f"natural ratio {_short(sweep.natural_ratio)}"
+    label = f"natural ratio {short(sweep.natural_ratio)}"
     axes.axvline(sweep.natural_ratio, color=_GREY, linestyle=(0, (5, 4)), linewidth=1, label=label)
     for scheme in marks:
         at = sweep.ratio_of(scheme)
         axes.annotate(
-            f"{scheme} {_short(at)}", (at, 0), xycoords=("data", "axes fraction"), xytext=(0, 26), rotation=90, ha="center",
+            f"{scheme} {short(at)}", (at, 0), xycoords=("data", "axes fraction"), xytext=(0, 26), rotation=90, ha="center",
             textcoords="offset points", fontsize=8, color=_GREY, arrowprops={"arrowstyle": "->", "color": _GREY},
         )  # fmt: skip
     if (break_even := sweep.break_even()) is not None:
         value = sweep.at(break_even, "precision")
-        label = f"break-even P = R = {value:.3g} at {_short(break_even)}"
+        label = f"break-even P = R = {value:.3g} at {short(break_even)}"
         axes.plot(break_even, value, "D", markersize=8, zorder=6, label=label, **_HOLLOW)
     if (choice := marked_choice(sweep, requirement)) is not None:
         _star(axes, [choice.point.ratio] * 2, [choice.point.precision, choice.point.recall], sweep, choice)
@@ -151,11 +152,13 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
             axes.plot(point.recall_interval, [point.precision] * 2, color="black", linewidth=1, zorder=6)
             axes.plot([point.recall] * 2, point.precision_interval, color="black", linewidth=1, zorder=6)
     if not drawn.all():
-        omitted = ", ".join(map(_short, curve["ratio"][~drawn]))
+        omitted = ", ".join(map(short, curve["ratio"][~drawn]))
         axes.plot([], [], " ", label=f"nothing predicted positive at {omitted}")
     left, bottom = (min(values.min(initial=1) - 0.1, 0.5) for values in (recall, precision))
-    names = [_short(ratio) + " (natural)" * bool(np.isclose(ratio, sweep.natural_ratio)) for ratio in ratios]
-    _name_points(axes, recall, precision, names, 1.02 - left, 1.02 - bottom)
+    names = [short(ratio) + " (natural)" * bool(np.isclose(ratio, sweep.natural_ratio)) for ratio in ratios]
+    for x, y, text, side in placed_names(recall, precision, names, 1.02 - left, 1.02 - bottom):
+        align = "left" if side > 0 else "right"
+        axes.annotate(text, (x, y), (7 * side, -9), textcoords="offset points", fontsize=8, ha=align)
     axes.set(xlabel="recall", ylabel="precision", xlim=(left, 1.02), ylim=(bottom, 1.02))
     _finish(figure, sweep, "Reweighting, the threshold, and both", 2)
     return figure
@@ -169,7 +172,9 @@ def _threshold_curves(axes: Any, sweep: RatioSweep) -> None:
         return
     reached: list[tuple[float, float]] = []
     for point in sorted(readable, key=lambda point: point.ratio == 1):
-        counts = over_all_thresholds(*sweep.predictions(point), sweep.task, sweep.positive_label, sweep.counts)
+        counts = over_all_thresholds(
+            *sweep.predictions(point), sweep.task, sweep.positive_label, np.asarray(sweep.counts)
+        )
         recall, precision = counts.recall, counts.precision
         reached += zip(recall.tolist(), precision.tolist(), strict=True)
         style: dict[str, Any] = {"color": "0.75", "linewidth": 0.7, "label": "the other legs, over all thresholds"}
@@ -178,51 +183,15 @@ def _threshold_curves(axes: Any, sweep: RatioSweep) -> None:
         if style["label"] in axes.get_legend_handles_labels()[1]:
             del style["label"]
         axes.plot(recall, precision, **style)
-    recall, precision = np.array(sorted(reached, reverse=True)).T
-    highest = np.maximum.accumulate(precision)
-    kept = np.append(True, np.diff(highest) > 0)
+    recall, highest = frontier(reached)
     style = {"color": _SECOND_COLOUR, "linewidth": 1.6, "linestyle": "--"}
-    axes.step(recall[kept], highest[kept], where="post", label="frontier of all ratios and thresholds", **style)
-
-
-def _name_points(
-    axes: Any, recall: np.ndarray, precision: np.ndarray, names: Sequence[str], width: float, height: float
-) -> None:
-    """Write names beside points, so that no name covers another point; points close to each other share one text."""
-    together: dict[tuple[float, float], list[str]] = {}
-    for x, y, name in zip(recall, precision, names, strict=True):
-        near = [at for at in together if abs(at[0] - x) / width + abs(at[1] - y) / height < 0.05]
-        together.setdefault(near[0] if near else (x, y), []).append(name)
-    for (x, y), texts in together.items():
-        text = ", ".join(texts)
-        reach = 0.013 * len(text) * width
-        covers = any(0 < x - at[0] < reach and abs(y - at[1]) < 0.05 * height for at in together)
-        side = 1 if covers and x + reach < 1.02 else -1  # to the left, unless another point is there
-        align = "left" if side > 0 else "right"
-        axes.annotate(text, (x, y), (7 * side, -9), textcoords="offset points", fontsize=8, ha=align)
-
-
-def _bands(sweep: RatioSweep) -> dict[str, np.ndarray]:
-    """Lower and upper end of precision and recall, shape (n_ratios, 2); empty where a single seed has no intervals."""
-    bands = {}
-    for name in ("precision", "recall"):
-        groups = sweep.by_ratio(name).values()
-        if len(sweep.seeds) > 1:
-            values = [[getattr(point, name) for point in points] for points in groups]
-            ends = [[min(of_seeds), max(of_seeds)] for of_seeds in values]
-        else:
-            ends = [getattr(points[0], f"{name}_interval") for points in groups]
-        if None not in ends:
-            bands[name] = np.array(ends, dtype=np.float64)
-    if "precision" in bands:  # where nothing is predicted positive, precision may be anything
-        bands["precision"][[sweep.predicts_no_positive(ratio) for ratio in sweep.by_ratio()]] = np.nan
-    return bands
+    axes.step(recall, highest, where="post", label="frontier of all ratios and thresholds", **style)
 
 
 def _star(axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, choice: Choice) -> None:
     seed = f", seed {choice.point.seed}" if len(sweep.seeds) > 1 else ""
     label = (
-        f"{choice.because}: $w_r$\u00a0=\u00a0{_short(choice.point.ratio)}{seed}"  # spaces at which no line is broken
+        f"{choice.because}: $w_r$\u00a0=\u00a0{short(choice.point.ratio)}{seed}"  # spaces at which no line is broken
     )
     if not choice.point.is_argmax:
         label += f", {threshold_text(choice.point)}"
@@ -242,34 +211,8 @@ def _finish(figure: Figure, sweep: RatioSweep, title: str, columns: int, bands: 
     legend = axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_text(textwrap.fill(text.get_text(), 100 // columns))
-    note = _plain(textwrap.fill(_footnote(sweep, bands), int(16 * figure.get_figwidth())))
+    note = _plain(textwrap.fill(footnote(sweep, bands), int(16 * figure.get_figwidth())))
     figure.supxlabel(note, fontsize=8, color=_GREY)
-
-
-def _footnote(sweep: RatioSweep, bands: str) -> str:
-    """What was measured, and how surely."""
-    finished = len(sweep.points)
-    examples = f"{sweep.num_eval:,} evaluation examples"
-    if sweep.unit != "examples":
-        examples += f" with {sweep.num_items:,} {sweep.unit}"
-    if sweep.task is not Task.MULTICLASS:
-        examples += f" ({sweep.points[0].tp + sweep.points[0].fn:,} positive)"
-    notes = [examples, f"{sweep.epochs_per_ratio} epoch{'s' if sweep.epochs_per_ratio > 1 else ''} per ratio"]
-    if len(sweep.seeds) > 1:
-        notes.append(f"means of {len(sweep.seeds)} seeds, bands from lowest to highest")
-    else:
-        notes.append(f"one seed ({sweep.seeds[0]}), other seeds give other curves")
-        notes += [bands] if bands else []
-    if finished < len(sweep.legs):
-        failed = f", {len(sweep.failed)} failed" if sweep.failed else ""
-        notes.append(f"{finished} of {len(sweep.legs)} legs{failed}")
-    if left_out := finished - sum(map(len, sweep.by_ratio("precision").values())):
-        notes.append(f"{left_out} of {finished} legs left out of precision: nothing predicted positive")
-    return "; ".join(notes)
-
-
-def _short(ratio: float) -> str:
-    return f"{ratio:.3g}" if ratio < 999.5 else f"{ratio:.0f}"
 
 
 def _plain(text: str) -> str:

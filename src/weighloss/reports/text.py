@@ -169,12 +169,12 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     precision, recall = (
         fmean(getattr(point, metric) for point in sweep.by_ratio(metric)[ratio]) for metric in ("precision", "recall")
     )
-    return f"At w_r = {ratio:.4g}: {_of_100(sweep, precision, recall, sweep.predicts_no_positive(ratio))}."
+    return f"At w_r = {ratio:.4g}: {of_100(sweep, precision, recall, sweep.predicts_no_positive(ratio))}."
 
 
 def rule_sentence(sweep: RatioSweep, point: OperatingPoint) -> str:
     """The precision and recall of a leg at its threshold as parts of 100, as `sentence` says them."""
-    text = _of_100(sweep, point.precision, point.recall, point.tp + point.fp == 0)
+    text = of_100(sweep, point.precision, point.recall, point.tp + point.fp == 0)
     if point.is_argmax:
         return f"At w_r = {point.ratio:.4g}: {text}."
     if sweep.task is not Task.MULTICLASS:
@@ -189,7 +189,8 @@ def threshold_text(point: OperatingPoint) -> str:
     return "the thresholds " + ", ".join(f"{threshold:.3g}" for threshold in point.threshold)
 
 
-def _of_100(sweep: RatioSweep, precision: float, recall: float, flags_nothing: bool) -> str:
+def of_100(sweep: RatioSweep, precision: float, recall: float, flags_nothing: bool) -> str:
+    """Precision and recall as parts of 100."""
     name, unit = sweep.positive_name, sweep.unit
     precision, recall = 100 * precision, 100 * recall
     flagged, found, nothing = {

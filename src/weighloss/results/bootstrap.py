@@ -27,9 +27,10 @@ class Intervals:
     level: float
     resampled: tuple[Confusion, ...]
 
-    def of_point(self) -> dict[str, Any]:
-        """Intervals of the first leg, by the names of the fields of `SweepPoint`."""
-        return {"precision_interval": self.precision[0].tolist(), "recall_interval": self.recall[0].tolist()}
+    def of_points(self) -> list[dict[str, Any]]:
+        """Intervals of each leg, by the names of the fields of `SweepPoint`."""
+        ends = zip(self.precision.tolist(), self.recall.tolist(), strict=True)
+        return [{"precision_interval": precision, "recall_interval": recall} for precision, recall in ends]
 
     @property
     def resampled_precision(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from ..weighting.task import Task
 from .guarantee import certified_threshold, items_needed, split_to_certify, starting_threshold
-from .operating_point import OperatingPoint, Threshold, at_threshold, best_threshold
+from .operating_point import OperatingPoint, Threshold, at_threshold, at_thresholds, best_threshold, best_thresholds
 from .points import SweepPoint
 from .requirement import Requirement, calls_everything_positive
 
@@ -102,10 +102,33 @@ def choose(
         return _at_argmax(requirement, legs)
     if requirement.confidence is not None:
         return _certified(requirement, legs, predictions, positive_label)
-    found = leg_scores(requirement, legs, predictions, thresholds, task, positive_label, counts)
-    best = int(np.argmax([score for score, _ in found]))
-    point = at_threshold(legs[best], *predictions(legs[best]), found[best][1], task, positive_label)
-    return Choice(requirement, point, met=_met(requirement, point))
+    return choose_each([requirement], legs, predictions, task, positive_label, counts)[0]
+
+
+def choose_each(
+    requirements: Sequence[Requirement],
+    legs: Sequence[SweepPoint],
+    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    task: Task = Task.BINARY,
+    positive_label: int = 1,
+    counts: Any = None,
+) -> list[Choice]:
+    """Choose as `choose` does, over all thresholds, for each of several requirements without a confidence.
+
+    Each leg is resampled once for all requirements. `predictions` is called for one leg after the other.
+    """
+    of_legs = [best_thresholds(requirements, *predictions(leg), task, positive_label, counts) for leg in legs]
+    chosen = []
+    for found in zip(*of_legs, strict=True):
+        best = int(np.argmax([score for score, _ in found]))
+        chosen.append((best, found[best][1]))
+    distinct = sorted(set(chosen))
+    points = at_thresholds([(legs[i], threshold) for i, threshold in distinct], predictions, task, positive_label)
+    measured = [points[distinct.index(rule)] for rule in chosen]
+    return [
+        Choice(requirement, point, _met(requirement, point))
+        for requirement, point in zip(requirements, measured, strict=True)
+    ]
 
 
 def leg_scores(

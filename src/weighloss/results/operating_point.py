@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -103,10 +104,33 @@ def at_threshold(
     task : Task
     positive_label : int, default 1
     """
-    shifted = logits - as_vector(threshold, logits.shape[-1], task, positive_label)
-    measured = averaged(*decisions(shifted, labels, task), task, positive_label)
-    values: dict[str, Any] = {name: measured[name] for name in MEASURED}
-    return OperatingPoint(leg, threshold, **values, **bootstrap([(shifted, labels)], task, positive_label).of_point())
+    return at_thresholds([(leg, threshold)], lambda _: (logits, labels), task, positive_label)[0]
+
+
+def at_thresholds(
+    rules: Sequence[tuple[SweepPoint, Threshold]],
+    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    task: Task,
+    positive_label: int = 1,
+) -> list[OperatingPoint]:
+    """What each of several pairs of a leg and a threshold gives, as `at_threshold`; all are measured on the same resamples.
+
+    Drawing the resamples takes most of the time, and they are drawn once for many pairs.
+    """
+    points: list[OperatingPoint] = []
+    while len(points) < len(rules):
+        num_items = len(predictions(rules[len(points)][0])[1])
+        part = rules[len(points) : len(points) + max(1, 10_000_000 // num_items)]  # which bounds the memory
+        shifted = []
+        for leg, threshold in part:
+            logits, labels = predictions(leg)
+            shifted.append((logits - as_vector(threshold, logits.shape[-1], task, positive_label), labels))
+        intervals = bootstrap(shifted, task, positive_label).of_points()
+        for (leg, threshold), predicted, ends in zip(part, shifted, intervals, strict=True):
+            measured = averaged(*decisions(*predicted, task), task, positive_label)
+            values: dict[str, Any] = {name: measured[name] for name in MEASURED}
+            points.append(OperatingPoint(leg, threshold, **values, **ends))
+    return points
 
 
 def as_vector(threshold: Threshold, num_labels: int, task: Task, positive_label: int = 1) -> np.ndarray:
@@ -149,21 +173,36 @@ def best_threshold(
         The mean of `Requirement.score`, less 10 where no threshold holds the bounds on these items.
     threshold : float or tuple of float, see `OperatingPoint`
     """
+    return best_thresholds([requirement], logits, labels, task, positive_label, counts, num_resamples)[0]
+
+
+def best_thresholds(
+    requirements: Sequence[Requirement],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    task: Task = Task.BINARY,
+    positive_label: int = 1,
+    counts: Any = None,
+    num_resamples: int = 100,
+) -> list[tuple[float, Threshold]]:
+    """`best_threshold` for each of several requirements of the same leg, which is resampled once for all of them."""
     if task is Task.MULTICLASS:
         family = _Exponents(logits, labels, np.asarray(counts))
-        value, exponent = _steadied(requirement, family, num_resamples)
-        return value, tuple(family.threshold(exponent).tolist())
+        found = _steadied(requirements, family, num_resamples)
+        return [(value, tuple(family.threshold(exponent).tolist())) for value, exponent in found]
     if task is Task.BINARY:
         scores = logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label]
-        return _steadied(requirement, _Cuts(labels == positive_label, scores), num_resamples)
-    found = []
+        return list(_steadied(requirements, _Cuts(labels == positive_label, scores), num_resamples))
+    of_labels = []
     for of_label, truth in zip(logits.T, labels.T, strict=True):
         counted = truth != IGNORE_INDEX
-        found.append(
-            _steadied(requirement, _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64)), num_resamples)
-        )
-    values, thresholds = zip(*found, strict=True)
-    return float(np.mean(values)), tuple(thresholds)
+        cuts = _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))
+        of_labels.append(_steadied(requirements, cuts, num_resamples))
+    best: list[tuple[float, Threshold]] = []
+    for of_requirement in zip(*of_labels, strict=True):
+        values, thresholds = zip(*of_requirement, strict=True)
+        best.append((float(np.mean(values)), tuple(thresholds)))
+    return best
 
 
 def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, Confusion]:
@@ -260,17 +299,21 @@ class _Exponents:
         return Confusion(*(np.stack(part, axis=-2) for part in zip(*counts, strict=True)))
 
 
-def _steadied(requirement: Requirement, family: _Cuts | _Exponents, num_resamples: int) -> tuple[float, float]:
-    """How well the family can meet a requirement, and where: see `best_threshold`."""
+def _steadied(
+    requirements: Sequence[Requirement], family: _Cuts | _Exponents, num_resamples: int
+) -> list[tuple[float, float]]:
+    """How well the family can meet each requirement, and where: see `best_threshold`."""
     resamples, size = _resamples(family.num_items, num_resamples), max(1, 10_000_000 // family.num_items)
-    chunks = [resamples[start : start + size] for start in range(0, len(resamples), size)]  # bounds the memory
-    sums = [requirement.score(family.confusion(chunk.astype(np.float64))).sum(axis=0) for chunk in chunks]
-    values = np.sum(sums, axis=0) / len(resamples)
-    if requirement.bounds:
-        here = requirement.score(family.confusion(np.ones((1, family.num_items))))[0]
-        values = values - _MISSED_HERE * (here < 1)
-    best = int(np.argmax(values))
-    return float(values[best]), float(family.positions[best])
+    values = np.zeros((len(requirements), len(family.positions)))
+    for start in range(0, len(resamples), size):  # which bounds the memory
+        counts = family.confusion(resamples[start : start + size].astype(np.float64))
+        values += [requirement.score(counts).sum(axis=0) / len(resamples) for requirement in requirements]
+    on_items = family.confusion(np.ones((1, family.num_items)))
+    for requirement, of_requirement in zip(requirements, values, strict=True):
+        if requirement.bounds:
+            of_requirement -= _MISSED_HERE * (requirement.score(on_items)[0] < 1)
+    best = values.argmax(axis=1)
+    return list(zip(values.max(axis=1).tolist(), family.positions[best].tolist(), strict=True))
 
 
 @lru_cache(maxsize=2)

@@ -205,11 +205,15 @@ def hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> N
         if folder != output.folder or saved_threshold(folder) != getattr(model.config, "threshold", None):
             trainer.save_without_pushing(str(output.folder))
     if trainer.is_world_process_zero():
-        from ..reports.plot import plot_sweep  # matplotlib takes longer to import than all of weighloss
-
         try:
+            from ..reports.html import write_report
+            from ..reports.plot import plot_sweep  # matplotlib takes longer to import than all of weighloss
+
             plot_sweep(sweep, output.folder)
-        except Exception as error:  # whatever matplotlib, its fonts or LaTeX raise: the results are not lost for that
+            write_report(sweep, output.folder)
+        except (
+            Exception
+        ) as error:  # whatever matplotlib, its fonts or a browser's library raise: the results are not lost
             logger.warning("The charts could not be drawn: %s", error)
 
 

@@ -206,7 +206,7 @@ class _Evaluation(TrainerCallback):
             )
             return FinishedLeg(leg, FailedLeg(**of_leg, reason=reason), logits, labels)
         measured = averaged(*decisions(logits, labels, trainer.task), trainer.task, trainer.positive_label)
-        intervals = bootstrap([(logits, labels)], trainer.task, trainer.positive_label).of_point()
+        intervals = bootstrap([(logits, labels)], trainer.task, trainer.positive_label).of_points()[0]
         own = trainer.compute_metrics is trainer.default_metrics
         others = {
             name: float(value)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from ..errors import InvalidInputError
+from ..results.choice import Choice, choose_each
+from ..results.operating_point import OperatingPoint, confusion_at_thresholds, over_all_thresholds
+from ..results.ratio_sweep import RatioSweep
+from ..results.requirement import Requirement
+from ..weighting.task import Task
+from .curves import bands_of, footnote, frontier, placed_names, short
+from .text import COLUMNS, marked_choice, of_100, rows, threshold_text
+
+_CURVE_POINTS = 4000  # of all legs together, and 300 of one: a phone still draws them at once
+_SHARES = [share / 100 for share in range(50, 100)]
+# By kind of requirement: its words, its values as a page and as `Requirement.parse` has them, and the first one shown.
+_KINDS: dict[str, tuple[str, list[tuple[str, str]], int]] = {
+    "recall": ("recall at least", [(f"{share:.2f}", f"recall>={share}") for share in _SHARES], 45),
+    "precision": ("precision at least", [(f"{share:.2f}", f"precision>={share}") for share in _SHARES], 40),
+    "flagged": ("flagged at most", [(f"{n} of 100", f"flagged<={n}%") for n in range(1, 31)], 9),
+    "cost": (
+        "cost of a miss:",
+        [(f"{n} false alarm{'s' * (n > 1)}", f"cost fp=1 fn={n}") for n in (1, 2, 5, 10, 20, 50, 100)],
+        3,
+    ),
+}
+_KINDS_OF_CLASSES: dict[str, tuple[str, list[tuple[str, str]], int]] = {
+    "f1": ("highest macro F1", [("", "f1")], 0),
+    "recall": ("macro recall at least", _KINDS["recall"][1], 45),
+}
+
+
+def write_report(sweep: RatioSweep, output_dir: str | os.PathLike[str], requirement: str | None = None) -> Path:
+    """Write `report.html`, a page on which somebody moves the requirement and sees what it costs.
+
+    The page has the charts of `plot_sweep`, with values on hover, and the table. A slider moves the requirement, and the
+    chosen pair of ratio and threshold moves with it in both charts and in a sentence. Each answer is that of
+    `RatioSweep.choose`, found for all values of the slider when the page is written. The page is one file of about 1 MB,
+    which needs no network: it can be sent to who sets the requirement.
+
+    Parameters
+    ----------
+    sweep : RatioSweep
+        With at least one finished leg. Without the predictions on disk the page has no slider.
+    output_dir : path
+        Folder of `report.html`, which is created if needed.
+    requirement : str, optional
+        What the page shows first: see `RatioSweep.choose`; the requirement of the sweep when None.
+
+    Returns
+    -------
+    Path of the file.
+
+    Raises
+    ------
+    InvalidInputError
+        When no leg has finished, or predictions cannot be read.
+    """
+    if not sweep.points:
+        raise InvalidInputError("the sweep has no finished leg to show: let it run.")
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # no browser reads NaN
+    template = environment.from_string(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
+    page = template.render(
+        sweep=sweep,
+        what=f"“{sweep.positive_name}”" if sweep.task is Task.BINARY else f"{len(sweep.label_names)} labels",
+        note=footnote(sweep, "95% bootstrap bands" if bands_of(sweep) else ""),
+        columns=COLUMNS,
+        rows=rows(sweep, requirement),
+        content=_ratio_chart(sweep) | _plane_chart(sweep) | _answers(sweep, requirement),
+        library=_library(),
+    )
+    file = folder / "report.html"
+    file.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # a name may hold half of a surrogate pair
+    return file
+
+
+@cache
+def _library() -> str:
+    """Vega-Embed, with Vega-Lite and Vega in it, as the text of one script."""
+    import vl_convert  # which takes 90 MB of memory, and only a report needs it
+
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return script.replace("</script", "<\\/script")
+
+
+def _ratio_chart(sweep: RatioSweep) -> dict[str, Any]:
+    """Precision and recall against the ratio; a ratio whose training failed is a gap in the lines."""
+    curve, bands = sweep.curve("precision", "recall"), bands_of(sweep)
+    ratios = curve["ratio"].tolist()
+    missing = sorted({leg.ratio for leg in sweep.failed} - set(ratios))
+    lines = []
+    for name in ("precision", "recall"):
+        for i, ratio in enumerate(ratios):
+            ends = _numbers(bands[name][i]) if name in bands else [None, None]
+            lines.append({"ratio": ratio, "series": name, "value": curve[name][i], "low": ends[0], "high": ends[1]})
+        lines += [{"ratio": ratio, "series": name, "value": None, "low": None, "high": None} for ratio in missing]
+    break_even = sweep.break_even()
+    return {
+        "lines": lines,
+        "missing": missing,
+        "empty": [ratio for ratio in ratios if sweep.predicts_no_positive(ratio)],
+        "natural": sweep.natural_ratio,
+        "breakEven": None if break_even is None else {"ratio": break_even, "value": sweep.at(break_even, "precision")},
+    }
+
+
+def _plane_chart(sweep: RatioSweep) -> dict[str, Any]:
+    """Each leg over its thresholds, thinned; the frontier of all pairs; and the trained ratios."""
+    readable = [point for point in sweep.points if sweep.has_predictions(point)]
+    size = max(30, min(300, _CURVE_POINTS // max(1, len(readable))))
+    legs: list[dict[str, Any]] = []
+    reached: list[tuple[float, float]] = []
+    for point in readable:
+        if sweep.task is Task.MULTICLASS:
+            counts = over_all_thresholds(*sweep.predictions(point), sweep.task, counts=np.asarray(sweep.counts))
+            thresholds = np.full(len(counts.recall), np.nan)  # a vector for each point
+        else:
+            thresholds, counts = confusion_at_thresholds(*sweep.positives_and_scores(point))
+        recall, precision = counts.recall, counts.precision
+        reached += zip(recall.tolist(), precision.tolist(), strict=True)
+        kept = _thinned(recall, precision, size)
+        columns = {"recall": recall, "precision": precision, "threshold": thresholds}
+        leg = {name: _numbers(values[kept]) for name, values in columns.items()}
+        legs.append({"ratio": point.ratio, "seed": point.seed} | leg)
+    recall, precision = frontier(reached) if reached else (np.empty(0), np.empty(0))
+    kept = _thinned(recall, precision, 300)
+    curve = sweep.curve("precision", "recall")
+    drawn = [not sweep.predicts_no_positive(ratio) for ratio in curve["ratio"].tolist()]
+    argmax = [curve[name][drawn] for name in ("recall", "precision", "ratio")]
+    left, bottom = (max(0.0, min(values.min(initial=1) - 0.1, 0.5)) for values in argmax[:2])
+    names = [short(ratio) + " (natural)" * bool(np.isclose(ratio, sweep.natural_ratio)) for ratio in argmax[2]]
+    return {
+        "legs": legs,
+        "frontier": {"recall": _numbers(recall[kept]), "precision": _numbers(precision[kept])},
+        "argmax": [dict(zip(("recall", "precision", "ratio"), row, strict=True)) for row in zip(*argmax, strict=True)],
+        "names": [
+            dict(zip(("recall", "precision", "text", "side"), placed, strict=True))
+            for placed in placed_names(argmax[0], argmax[1], names, 1.02 - left, 1.02 - bottom)
+        ],
+        "left": left,
+        "bottom": bottom,
+    }
+
+
+def _answers(sweep: RatioSweep, requirement: str | None) -> dict[str, Any]:
+    """The kinds of requirement, each with its values, and the number of the answer to each; and the answers."""
+    points: dict[OperatingPoint, int] = {}  # many values have the same answer
+    kinds = []
+
+    def add(name: str, label: str, texts: Sequence[str], choices: Sequence[Choice], start: int) -> None:
+        values = []
+        for text, choice in zip(texts, choices, strict=True):
+            miss = "" if choice.met else _miss(sweep, f"{label} {text}" if text else choice.requirement.text, choice)
+            values.append({"text": text, "answer": points.setdefault(choice.point, len(points)), "miss": miss})
+        kinds.append({"name": name, "label": label, "values": values, "start": start})
+
+    asked = marked_choice(sweep, requirement)
+    if asked is not None:
+        add("asked", f"as asked: {asked.requirement.text}", [""], [asked], 0)
+    if sweep.is_measurable:
+        of_task = _KINDS_OF_CLASSES if sweep.task is Task.MULTICLASS else _KINDS
+        wanted = [Requirement.parse(text) for _, values, _ in of_task.values() for _, text in values]
+        predictions = lru_cache(maxsize=1)(sweep.predictions)  # those of one leg: each is read twice in all
+        found = iter(choose_each(wanted, sweep.points, predictions, sweep.task, sweep.positive_label, sweep.counts))
+        for name, (label, values, start) in of_task.items():
+            add(name, label, [text for text, _ in values], [next(found) for _ in values], start)
+    return {"kinds": kinds, "answers": [_answer(sweep, point) for point in points]}
+
+
+def _miss(sweep: RatioSweep, wanted: str, choice: Choice) -> str:
+    if choice.why_not:
+        return f"{wanted} cannot be guaranteed: {choice.why_not}. Without a guarantee: "
+    pair = "pair of ratio and threshold" if sweep.is_measurable else "trained ratio"
+    return f"No {pair} meets “{wanted}”. The nearest one: "
+
+
+def _answer(sweep: RatioSweep, point: OperatingPoint) -> dict[str, Any]:
+    """A pair of ratio and threshold as numbers and in words."""
+    seed = f", seed {point.seed}," if len(sweep.seeds) > 1 else ""
+    threshold = "no change of the threshold" if point.is_argmax else threshold_text(point)
+    text = f"With w_r = {short(point.ratio)}{seed} and {threshold}: "
+    text += of_100(sweep, point.precision, point.recall, point.tp + point.fp == 0)
+    if sweep.task is not Task.MULTICLASS:
+        text += f"; {100 * point.flagged:.3g} of 100 {sweep.unit} are flagged"
+    text += "."
+    if point.precision_interval and point.recall_interval:
+        ends = (*point.precision_interval, *point.recall_interval)
+        text += " (95% intervals: precision {:.2f} to {:.2f}, recall {:.2f} to {:.2f})".format(*ends)
+    names = ("ratio", "precision", "recall", "precision_interval", "recall_interval")
+    return {name: getattr(point, name) for name in names} | {"text": text}
+
+
+def _thinned(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
+    """Indices of at most so many points of a curve, at equal distances along it."""
+    if len(x) <= size:
+        return np.arange(len(x))
+    length = np.cumsum(np.abs(np.diff(x, prepend=x[:1])) + np.abs(np.diff(y, prepend=y[:1])))
+    return np.unique(np.searchsorted(length, np.linspace(0, length[-1], size)))
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(f"{value:.4g}") for value in values.tolist()]
