@@ -120,6 +120,16 @@ def test_test_data_are_read_with_the_classes_of_the_training_data(tmp_path):
     assert data["test"].features == data["train"].features
 
 
+def test_a_share_of_the_training_data_can_be_held_out_as_test_data(tmp_path):
+    texts = [f"message {i}" for i in range(100)]
+    file = write(tmp_path, "data.csv", {"sms": texts, "label": ["spam" if i % 5 == 0 else "ham" for i in range(100)]})
+    data = load_data(DataArguments(train_file=file, test_size=0.2, validation_split_percentage=25))
+    assert {split: len(part) for split, part in data.items()} == {"train": 60, "validation": 20, "test": 20}
+    assert sorted(text for part in data.values() for text in part["text"]) == sorted(texts)  # each once
+    spam = data["test"].features["label"].str2int("spam")
+    assert data["test"]["label"][:].count(spam) == 4
+
+
 def test_classes_of_other_splits_are_matched_by_name_not_by_id(tmp_path):
     files = {}
     for split, names in (("train", ["ham", "spam"]), ("validation", ["spam", "ham"])):

@@ -140,7 +140,7 @@ def test_named_ratios_work_for_several_classes_and_several_labels():
 def test_an_unknown_name_of_a_ratio_is_refused_with_the_known_ones(name):
     with pytest.raises(InvalidInputError, match=f"positive finite number or one of .*, got '{name}'"):
         ClassWeights.from_counts([90, 10], name)
-    with pytest.raises(InvalidInputError, match=r"'unweighted', 'sqrt', got 'effective:0\.9'"):
+    with pytest.raises(InvalidInputError, match=r"'unweighted', 'sqrt', 'natural\*5', got 'effective:0\.9'"):
         ClassWeights.from_counts([90, 10, 5], "effective:0.9")
 
 
@@ -221,7 +221,8 @@ def test_unique_ratios_ascend_without_near_duplicates():
 
 
 def test_a_ratio_is_a_number_a_name_or_the_natural_one():
-    assert [resolved_ratio(ratio, 9.0) for ratio in (None, 2, np.int64(3), "4", "sqrt")] == [9, 2, 3, 4, 3]
+    given = (None, 2, np.int64(3), "4", "sqrt", "natural*5", "natural*0.5")
+    assert [resolved_ratio(ratio, 9.0) for ratio in given] == [9, 2, 3, 4, 3, 45, 4.5]
 
 
 def test_weights_know_their_task():
