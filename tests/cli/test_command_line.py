@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import pytest
 from conftest import ROOT
 from weighloss.cli.arguments import DataArguments
 from weighloss.cli.common import Command, check_training
+from weighloss.cli.config_file import write_config
 from weighloss.cli.main import main
+from weighloss.cli.sweep import make_parser
 
 COMMANDS = ("sweep", "train", "plot", "push")
 
@@ -54,6 +57,55 @@ def test_the_help_of_a_command_names_the_command_as_it_was_called(command, capsy
     shown = capsys.readouterr().out
     assert f"{script} " in shown.replace("\n", " ")
     assert "weighloss " + command not in shown.partition("options:")[0]
+
+
+def test_the_help_of_sweep_fits_a_screen_and_its_flags_are_known(capsys):
+    assert ended("sweep", "--help") == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 50
+    assert max(map(len, shown.splitlines())) < 130
+    assert ended("sweep", "--help-all") == 0
+    every = capsys.readouterr().out
+    flags = set(re.findall(r"--\w+", shown)) - {"--help", "--config"}
+    assert len(flags) >= 15
+    assert not [flag for flag in flags if f"{flag} " not in every and f"{flag}\n" not in every]
+
+
+def test_flags_from_a_file_are_those_of_the_command_line_which_wins(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text("train_file: missing.csv\nratios: [1, natural]\nlearning_rate: 1e-4\nchoose: recall>=0.9\n")
+    command = Command("sweep", ["--config", str(file), "--choose", "f1", "--seeds", "1", "2"])
+    _, data, sweep, args = command.parse(make_parser)
+    assert (data.train_file, sweep.ratios, sweep.seeds, sweep.choose) == (
+        "missing.csv",
+        ["1", "natural"],
+        [1, 2],
+        "f1",
+    )
+    assert args.learning_rate == 1e-4
+    assert command.given == {"train_file", "ratios", "learning_rate", "choose", "seeds"}
+    again = tmp_path / "again.yaml"
+    write_config(again, {*command.given, "token"}, (data, sweep, args))
+    same = Command("sweep", ["--config", str(again)])
+    _, other_data, other_sweep, other_args = same.parse(make_parser)
+    assert (other_data, other_sweep, other_args.learning_rate) == (data, sweep, 1e-4)
+    assert "token" not in again.read_text()
+    json_file = tmp_path / "sweep.json"
+    json_file.write_text('{"ratios": [1, 7], "class_weights": {"ham": 1, "spam": 7}}')
+    assert Command("sweep", ["--config", str(json_file)]).parse(make_parser)[3].class_weights == {"ham": 1, "spam": 7}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("- a\n- b\n", "must hold one flag a line"), ("a: [", "cannot be read"), (None, "cannot be read")],
+)
+def test_a_file_of_flags_that_cannot_be_read_is_refused_in_one_sentence(tmp_path, content, sentence):
+    file = tmp_path / "sweep.yaml"
+    if content is not None:
+        file.write_text(content)
+    ending = ended("sweep", "--config", str(file))
+    assert sentence in str(ending)
+    assert "\n" not in str(ending)
 
 
 def test_python_m_weighloss_is_the_command_too():

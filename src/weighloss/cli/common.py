@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from ..sweep.callback import RatioSweepCallback
 from ..training.config import GROUPED
 from ..training.trainer import WeightedLossTrainer
 from .arguments import DataArguments, ModelArguments, at_least_one
+from .config_file import words_of
 from .data import load_data, tokenize
 from .demo_data import POSITIVE_PACKAGE
 from .model import classifier_init, load_tokenizer
@@ -38,17 +40,24 @@ class Command:
     def __init__(self, name: str, argv: Sequence[str] | None) -> None:
         self.name = f"weighloss {name}" if argv is not None else shlex.join([sys.orig_argv[0], sys.argv[0]])
         self.words = list(sys.argv[1:] if argv is None else argv)
-        flags = [word.partition("=")[0] for word in self.words if word.startswith("--")]
-        self.given = {flag.removeprefix("--").replace("-", "_") for flag in flags}
+        self.given = _flags(self.words)
 
-    def parse(self, make_parser: Callable[[str], HfArgumentParser]) -> tuple[Any, ...]:
-        """An instance of each dataclass of the parser, and a namespace of its positional arguments if it has any."""
+    def parse(self, make_parser: Callable[[str], HfArgumentParser], help_text: str = "") -> tuple[Any, ...]:
+        """An instance of each dataclass of the parser, and a namespace of its positional arguments if it has any.
+
+        Flags may also come from the file of `--config`; those on the command line win. With a `help_text`, that is what
+        `--help` prints, and `--help-all` lists every flag.
+        """
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        if help_text and {"-h", "--help"} & set(self.words):
+            print(help_text.replace("%(prog)s", self.name))
+            sys.exit(0)
         parser = make_parser(self.name)
         try:
+            words = [word if word != "--help-all" else "--help" for word in self._with_config()]
             *parsed, unknown = parser.parse_args_into_dataclasses(
-                self.words, return_remaining_strings=True, look_for_args_file=False
+                words, return_remaining_strings=True, look_for_args_file=False
             )
         except (ValueError, ImportError) as error:  # the arguments' own checks
             sys.exit(f"error: {' '.join(str(error).split())}")
@@ -56,6 +65,20 @@ class Command:
             hint = "" if unknown[0].startswith("-") else " (give a flag one value, and quote one with blanks)"
             parser.error(f"unrecognized arguments: {without_tokens(unknown)}{hint}")
         return tuple(parsed)
+
+    def _with_config(self) -> list[str]:
+        """The words, after those of the file of `--config` that are not among them."""
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--config")
+        known, words = parser.parse_known_args(self.words)
+        if known.config is None:
+            return words
+        from_file, kept, name = words_of(known.config), [], ""
+        for word in from_file:
+            name = word.removeprefix("--") if word.startswith("--") else name
+            kept += [word] if name not in self.given else []
+        self.given = (self.given | _flags(from_file)) - {"config"}
+        return [*words, *kept]
 
     def refuse(self, flags: Collection[str], why: str) -> None:
         """Refuse those of the flags that were given, with the reason why they have no effect and what to do."""
@@ -96,6 +119,11 @@ class Command:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _flags(words: Sequence[str]) -> set[str]:
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return {flag.removeprefix("--").replace("-", "_") for flag in flags}
 
 
 class _Stopped(KeyboardInterrupt):

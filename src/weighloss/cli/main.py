@@ -12,7 +12,7 @@ commands:
   plot   draw the charts of a finished sweep again
   push   push an output folder of sweep or train to the Hub
 
-`weighloss COMMAND --help` lists the flags of a command."""
+`weighloss COMMAND --help` lists the flags of a command; of sweep the main ones, and `--help-all` every one."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

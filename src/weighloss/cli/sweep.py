@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import HfArgumentParser
@@ -14,7 +15,44 @@ from ..sweep.search import RatioSearch
 from ..training.config import WeightedLossConfig
 from .arguments import DataArguments, ModelArguments, SweepArguments
 from .common import Command, check_training, finish, make_trainer, training_parser
+from .config_file import CONFIG_FILE, write_config
 
+HELP = """usage: %(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] [flags]
+
+Fine-tune at several weight ratios, show how precision and recall of a class move with its weight in the loss, and keep the
+model that meets your requirement. Without data it uses built-in sentences.
+
+  %(prog)s --train_file spam.csv --text_column_names sms --positive_label spam --quick True --choose "recall>=0.9"
+
+data
+  --train_file FILE            CSV, TSV, JSON, JSON Lines or Parquet
+  --validation_file FILE       evaluation data; a share of the training data when left out
+  --test_file FILE             held-out data, on which nothing is chosen; or --test_size 0.2
+  --text_column_names NAMES    text columns, separated by commas
+  --label_column_name NAME     label column (label)
+  --positive_label NAME        the class whose precision and recall count
+  --dataset_name ID            a data set of the Hub instead of files
+
+model
+  --model_name_or_path ID      Hub id or folder (MiniLM-L6)
+  --max_seq_length N           longer texts are truncated (128)
+  --learning_rate X            (5e-5)
+  --per_device_train_batch_size N  (16)
+
+sweep
+  --choose REQUIREMENT         recall>=0.9, precision>=0.9 @90%, flagged<=200 per 10000, cost fp=1 fn=20, f1, ...
+  --quick True                 three ratios instead of fourteen
+  --ratios R ...               ratios of your own: numbers, natural, natural*5, unweighted, sqrt
+  --seeds S ...                fine-tune each ratio with each of these seeds
+  --epochs_per_ratio N         (1)
+
+output
+  --output_dir FOLDER          (sweep_output); run the same command again to resume
+  --report_to NAME             tensorboard, wandb, mlflow, trackio: one run for each fine-tune
+  --push_to_hub True           with --hub_model_id user/model
+  --config FILE                flags from a YAML or JSON file; a finished sweep leaves its own, sweep.yaml
+
+--help-all lists every flag, with all training arguments of transformers."""
 QUICK = ["unweighted", "natural", "natural*5"]  # as good as the grid on held-out halves: see benchmarks/NOTES.md
 
 
@@ -34,7 +72,8 @@ def make_parser(prog: str = "weighloss sweep") -> HfArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `weighloss sweep` with these words, or the script with those of `sys.argv`."""
     command = Command("sweep", argv)
-    model_args, data_args, sweep_args, args = command.parse(make_parser)
+    parsed = command.parse(make_parser, HELP)
+    model_args, data_args, sweep_args, args = parsed
     with command.ends_in_one_sentence(goes_on=True):
         callback = make_callback(sweep_args, data_args.name, command)
         check_training(args, data_args, command.given)
@@ -52,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
         finish(trainer, data_args, test, sweep_args.push_predictions)
         if trainer.is_world_process_zero():
+            write_config(Path(str(args.output_dir), CONFIG_FILE), command.given, parsed)
             print(next_steps(str(args.output_dir), pushed=args.push_to_hub))
 
 
