@@ -95,6 +95,7 @@ def imports_are_no_garbage():
 def without_charts(monkeypatch):
     """Sweeps draw no charts, which takes longer than to train the small model of a leg."""
     monkeypatch.setattr("weighloss.reports.plot.plot_sweep", lambda *args: None)
+    monkeypatch.setattr("weighloss.reports.html.write_report", lambda *args: None)
 
 
 @pytest.fixture(scope="session")

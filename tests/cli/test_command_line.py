@@ -206,6 +206,7 @@ def test_a_read_only_output_folder_is_refused(no_data, tmp_path):
     ("file", "content"),
     [
         ("README.md", "# My project"),
+        ("model.safetensors", "weights of somebody else"),
         ("config.json", '{"model_type": "bert"}'),
         ("config.json", "not JSON"),
         ("config.json", "[]"),

@@ -172,7 +172,8 @@ def test_sweep_two_processes(tmp_path, two_processes, average):
     assert [replace(point, seconds=0) for point in again.points] == [
         replace(point, seconds=0) for point in whole.points
     ]
-    assert again.operating_point == whole.operating_point
+    kept, before = again.operating_point, whole.operating_point
+    assert (kept.ratio, kept.seed, kept.threshold, kept.tp) == (before.ratio, before.seed, before.threshold, before.tp)
 
 
 def compare(sweep_of_one: RatioSweep, sweep_of_two: RatioSweep) -> None:

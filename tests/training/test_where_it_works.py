@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from conftest import collate, losses, make_data, make_model, parameters, quiet_args
-from weighloss import RatioSweep, RatioSweepCallback, Task, WeightedLossConfig, WeightedLossTrainer, plot_sweep
+from weighloss import RatioSweep, RatioSweepCallback, WeightedLossConfig, WeightedLossTrainer, plot_sweep
 from weighloss.reports.text import sentence as sentence_of
 from weighloss.results.other_metrics import recomputed
 
@@ -523,7 +523,7 @@ def test_a_sweeps_legs_are_the_standalone_runs(tmp_path, mode):
 @pytest.mark.usefixtures("without_charts")
 def test_a_sweep_under_lora_leaves_the_chosen_adapter(tmp_path):
     trainer = weighted_trainer(MODES["wrappers-lora"], tmp_path, learning_rate=1e-2)
-    trainer.add_callback(RatioSweepCallback(ratios=[1, 30], choose="cost fp=100 fn=1"))
+    trainer.add_callback(RatioSweepCallback(ratios=[1, 30], choose="cost fp=100 fn=1", threshold="argmax"))
     trainer.train()
     assert trainer.args.weight_ratio == 1
     alone = weighted_trainer(MODES["wrappers-lora"], tmp_path / "alone", learning_rate=1e-2, weight_ratio=1)
@@ -564,6 +564,6 @@ def test_a_sweeps_charts_say_what_is_averaged(tmp_path, task, average, ratio, it
     assert average in text
     assert ratio in text
     assert re.search(items, text)
-    threshold = "no single threshold" if sweep.task is Task.MULTICLASS else "thresholds of the unweighted leg"
+    threshold = "the unweighted leg, over all thresholds"
     assert threshold in text_of(figures["precision_recall_plane"])
     assert sentence in sentence_of(sweep, 9)

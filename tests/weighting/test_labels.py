@@ -1,6 +1,7 @@
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -264,7 +265,7 @@ def test_the_label_column_of_a_stream_is_found_where_its_columns_are_known():
 @pytest.mark.parametrize("kind", [DatasetDict, dict])
 def test_several_splits_instead_of_one_are_refused(kind):
     data = make_data(10, seed=0)
-    sentence = rf"train_dataset is a {kind.__name__} with the splits 'train', 'test': .* data\['train'\]"
+    sentence = rf"the dataset is a {kind.__name__} with the splits 'train', 'test': .* data\['train'\]"
     for refusing in (count_labels, count_multi_labels, find_label_column, column_names):
         with pytest.raises(InvalidInputError, match=sentence):
             refusing(kind(train=data, test=data))
@@ -278,6 +279,11 @@ def test_items_that_are_not_mappings_are_refused_without_printing_them(dataset):
         count_labels(dataset)
     assert "tensor" not in str(refusal.value)
     assert column_names(dataset) == []
+
+
+def test_a_data_frame_is_refused_with_what_to_write():
+    with pytest.raises(InvalidInputError, match=r"is a DataFrame, .*write datasets\.Dataset\.from_pandas\(data\)"):
+        count_labels(pd.DataFrame({"label": [0, 1]}))
 
 
 def test_class_names_are_those_of_a_class_label_also_of_tokens():

@@ -318,10 +318,15 @@ def test_a_label_that_is_not_a_class_id_is_refused_on_the_cpu(wrong, smoothing):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
-def test_float_labels_of_one_class_per_item_are_refused(dtype):
+def test_float_labels_are_class_ids_if_they_are_whole_numbers(dtype):
     logits, labels, weights = batch(11, 8, 3)
-    with pytest.raises(InvalidInputError, match=rf"integer class ids, got {dtype}: write labels.long\(\)"):
-        weighted_cross_entropy(logits, labels.to(dtype), weights)
+    labels[0] = -100
+    expected = weighted_cross_entropy(logits, labels, weights)
+    assert torch.equal(weighted_cross_entropy(logits, labels.to(dtype), weights), expected)
+    wrong = labels.to(dtype)
+    wrong[3] = 0.5
+    with pytest.raises(InvalidInputError, match=r"labels must be class ids, got 0\.5: correct the labels"):
+        weighted_cross_entropy(logits, wrong, weights)
 
 
 def test_an_unknown_reduction_is_refused():

@@ -179,7 +179,8 @@ def check_training(args: Any, data_args: DataArguments, given: Collection[str]) 
     ours = (folder / SWEEP_FILE).exists() or (folder / "class_weights.json").exists()
     with suppress(OSError, ValueError):
         ours = ours or "weight_ratio" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for file in (folder / "config.json", folder / "README.md"):
+    names = ("config.json", "README.md", "model.safetensors", "adapter_model.safetensors")
+    for file in (folder / name for name in names):
         if file.exists() and not ours:
             raise InvalidInputError(
                 f"{file} would be overwritten, and weighloss did not write it: give another --output_dir."

@@ -12,7 +12,7 @@ from ..results.choice import Choice
 from ..results.comparison import PAIR, THRESHOLD, Comparison, compare
 from ..results.metrics import expected_calibration_error
 from ..results.operating_point import OperatingPoint
-from ..results.points import with_interval
+from ..results.points import printable, with_interval
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement, calls_everything_positive
 from ..weighting.class_weights import ClassWeights
@@ -31,6 +31,7 @@ def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
     'Training labels: 8,800 ham, 1,200 spam. Natural weight ratio: 7.333. Precision and recall are those of spam.'
     """
     counts, natural = class_weights.counts, f"{class_weights.natural_ratio:.4g}"
+    label_names = [printable(name) for name in label_names]
     if class_weights.task is Task.MULTILABEL:
         shares = ", ".join(f"{n[1]:,} of {n.sum():,} {name}" for name, n in zip(label_names, counts, strict=True))
         return f"Training labels: {shares}. Natural weight ratio of the most imbalanced: {natural}."

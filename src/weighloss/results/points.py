@@ -87,6 +87,11 @@ class FailedLeg:
     global_step: int
 
 
+def printable(name: str) -> str:
+    """A name from the data without what would steer a terminal, such as colours."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
 def with_interval(value: float, ends: Sequence[float] | None) -> str:
     """A value, with its interval if it has one, as text."""
     return f"{value:.3f}" + (" ({:.3f} to {:.3f})".format(*ends) if ends else "")

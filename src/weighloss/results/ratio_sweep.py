@@ -19,7 +19,7 @@ from .bootstrap import Intervals, bootstrap, interval
 from .choice import Choice, Thresholds, choose, leg_scores
 from .files import PREDICTIONS_FOLDER, SWEEP_FILE, Split, is_readable, of_split, read_predictions, write_json
 from .operating_point import OperatingPoint
-from .points import FailedLeg, SweepPoint
+from .points import FailedLeg, SweepPoint, printable
 from .record import FORMAT_VERSION, read_record
 from .requirement import Requirement
 
@@ -177,7 +177,7 @@ class RatioSweep:
     @property
     def positive_name(self) -> str:
         """Name of the positive class; "positive" where there is more than one."""
-        return self.label_names[self.positive_label] if self.task is Task.BINARY else "positive"
+        return printable(self.label_names[self.positive_label]) if self.task is Task.BINARY else "positive"
 
     @property
     def kept_point(self) -> SweepPoint | None:

@@ -112,12 +112,17 @@ def find_label_column(dataset: Any, label_column: str | None = None) -> str:
 def column_names(dataset: Any) -> list[str]:
     """Columns of a dataset: its `column_names`, or else the keys of its first item; [] where they are unknown.
 
-    Raises InvalidInputError when a mapping of datasets, such as a `DatasetDict`, is given instead of one dataset.
+    Raises InvalidInputError for a `DatasetDict` or another mapping of datasets, and for a pandas `DataFrame`.
     """
     if isinstance(dataset, Mapping):
         raise InvalidInputError(
-            f"train_dataset is a {type(dataset).__name__} with the splits {_quoted(dataset)}: give one split, such as "
+            f"the dataset is a {type(dataset).__name__} with the splits {_quoted(dataset)}: give one split, such as "
             f"data[{next(iter(dataset), 'train')!r}]."
+        )
+    if hasattr(dataset, "iloc"):  # of pandas
+        raise InvalidInputError(
+            f"the dataset is a {type(dataset).__name__}, whose items have no numbers: write "
+            "datasets.Dataset.from_pandas(data)."
         )
     columns = getattr(dataset, "column_names", None)
     if columns is None and _has_indexed_items(dataset) and len(dataset):

@@ -27,7 +27,7 @@ def weighted_cross_entropy(
     ----------
     logits : float tensor of shape (batch, n_classes) or (batch, ..., n_classes)
         float64 is kept, any other dtype is converted to float32.
-    labels : integer or bool tensor of shape (batch,) or (batch, ...), a last dimension of size 1 allowed
+    labels : tensor of any dtype and of shape (batch,) or (batch, ...), a last dimension of size 1 allowed
         Class ids from 0 to n_classes − 1, and −100 for items that do not count.
     class_weights : float tensor of shape (n_classes,)
         Weights of mean 1 over the training labels: see `ClassWeights`. Ones give the unweighted loss.
@@ -47,7 +47,7 @@ def weighted_cross_entropy(
     Raises
     ------
     InvalidInputError
-        When the shapes of logits, labels and class weights do not fit, the labels are floats, `reduction` is unknown, or,
+        When the shapes of logits, labels and class weights do not fit, a label is a fraction, `reduction` is unknown, or,
         on the CPU, a label is not a class id.
 
     Examples
@@ -61,8 +61,11 @@ def weighted_cross_entropy(
         "give one class id for each row of logits, or load the model with problem_type='multi_label_classification'"
     )
     _check_shape(labels.shape in (logits.shape[:-1], (*logits.shape[:-1], 1)), labels, logits, advice)
-    if labels.is_floating_point():
-        raise InvalidInputError(f"labels must be integer class ids, got {labels.dtype}: write labels.long().")
+    if labels.is_floating_point() and (fractions := labels[labels != labels.trunc()]).numel():
+        raise InvalidInputError(
+            f"labels must be class ids, got {fractions[0].item():g}: correct the labels, or load the model with "
+            "problem_type='multi_label_classification'."
+        )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     labels = labels.to(logits.device, torch.long)
     num_classes = logits.shape[-1]
