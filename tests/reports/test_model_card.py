@@ -1,5 +1,6 @@
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from transformers import (
 )
 
 from results.sweeps import ARTICLE, golden_sweep, make_point, make_sweep
-from weighloss import ClassWeights
+from weighloss import ClassWeights, OperatingPoint
 from weighloss.reports.model_card import escaped, model_card, renamed
 
 EVALUATION = {"precision": 0.9, "recall": 0.8, "f1": 0.847, "tp": 8, "precision_interval": [0.85, 0.95]}
@@ -227,6 +228,12 @@ def test_the_card_says_the_threshold_and_undoes_it_too(ratio):
     expected = (trained - torch.from_numpy(weights.weights).log()).softmax(-1)
     assert torch.allclose(found["probabilities"].double(), expected.double(), atol=1e-5)
     assert "At which threshold" not in make_card().text
+
+
+def test_a_threshold_that_the_model_does_not_carry_is_said_too():
+    rule = replace(OperatingPoint.at_argmax(SWEEP.points[1]), threshold=1.25)
+    text = make_card(sweep=replace(SWEEP, operating_point=rule)).text
+    assert "With the ratio, the threshold 1.25 (probability 0.777) was chosen. It could not be made part" in text
 
 
 def test_an_unweighted_model_has_nothing_to_undo():

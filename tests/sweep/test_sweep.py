@@ -8,7 +8,7 @@ import torch
 from datasets import load_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_legs import standalone
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from conftest import ROOT, collate, make_data, make_model, parameters, quiet_args
 from weighloss import (
@@ -34,6 +34,18 @@ TRAINING = {
     "weight_decay": 0.01,
 }
 SHORT = {"max_steps": 2}  # where what is learned does not matter
+
+
+class WithoutBias(BertForSequenceClassification):
+    """A classifier whose last layer has no bias that could carry a threshold."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.classifier = torch.nn.Linear(config.hidden_size, config.num_labels, bias=False)
+
+    @classmethod
+    def small(cls):
+        return cls(make_model().config)
 
 
 def make_sweep(
@@ -379,6 +391,23 @@ def test_another_threshold_for_the_leg_that_is_kept_trains_nothing(tmp_path, tra
         if choose is not None:
             assert rule.threshold
     assert all(torch.allclose(bias, weights[0], atol=1e-6) for bias in weights)
+
+
+def test_a_model_that_cannot_carry_a_threshold_is_said_before_training_and_keeps_it_in_the_record(
+    tmp_path, train_data, eval_data, caplog
+):
+    callback = RatioSweepCallback([9], choose="recall>=0.9")
+    trainer = make_sweep(tmp_path, train_data, eval_data, callback, model_init=WithoutBias.small)
+    trainer.train()
+    assert caplog.text.count("the threshold cannot be part of a WithoutBias") == 2
+    rule = RatioSweep.load(tmp_path).operating_point
+    assert rule.threshold
+    assert not hasattr(trainer.model.config, "threshold")
+    assert np.array_equal(trainer.predict(eval_data).predictions, callback.sweep.predictions(rule.leg)[0])
+    trainer.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert "could not be made part of this model" in card
+    assert f"| {rule.leg.precision:.3f}" in card
 
 
 def test_legs_are_measured_on_the_test_set_too_and_nothing_is_chosen_on_it(tmp_path, train_data, eval_data):

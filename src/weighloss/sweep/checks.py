@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import InvalidInputError
 from ..training.checks import refuse
+from ..training.threshold import check_threshold
 from ..weighting.task import Task
 from .settings import SweepSettings
 
@@ -86,6 +87,11 @@ def check_sweep(settings: SweepSettings, trainer: Any, resume_from_checkpoint: A
             args.num_train_epochs,
             settings.epochs_per_ratio,
         )
+    if settings.threshold == "any":
+        try:
+            check_threshold(trainer.model)
+        except InvalidInputError as error:  # said now, and not after all legs
+            logger.warning("%s It will only be recorded.", error)
     if getattr(args, "weight_ratio", None) is not None:
         logger.warning("weight_ratio=%s is not used by a sweep, which has ratios of its own.", args.weight_ratio)
 

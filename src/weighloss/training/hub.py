@@ -66,7 +66,9 @@ def write_model_card(trainer: Any, **kwargs: Any) -> None:
     hyperparameters, chart, evaluation = extract_hyperparameters_from_trainer(trainer), None, None
     if sweep is not None:
         hyperparameters |= {"num_epochs": sweep.epochs_per_ratio, "seed": sweep.operating_point.seed}
-        evaluation = sweep.operating_point.metrics
+        rule = sweep.operating_point
+        carries_it = rule.is_argmax or hasattr(model.config, "threshold")
+        evaluation = rule.metrics if carries_it else rule.leg.metrics  # what the saved model does
         if sweep.folder is not None and sweep.folder.absolute() == Path(args.output_dir).absolute():
             chart = "precision_recall.png"
     elif all(runner.sweep is None for runner in trainer.runners()):  # else the last evaluation is that of another leg

@@ -78,6 +78,11 @@ def forget_threshold(model: Any) -> None:
     vars(model.config).pop(_RECORD, None)
 
 
+def check_threshold(model: Any) -> None:
+    """Raises InvalidInputError when a threshold cannot be part of a model: see `apply_threshold`."""
+    _last_bias(model)
+
+
 def _subtract(bias: torch.Tensor, vector: np.ndarray) -> None:
     with torch.no_grad():
         bias -= torch.as_tensor(vector, dtype=bias.dtype, device=bias.device)
