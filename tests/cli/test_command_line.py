@@ -84,6 +84,9 @@ def test_flags_from_a_file_are_those_of_the_command_line_which_wins(tmp_path):
     )
     assert args.learning_rate == 1e-4
     assert command.given == {"train_file", "ratios", "learning_rate", "choose", "seeds"}
+    file.write_text("learning-rate: 0.5\npositive_label: no\n")
+    written = Command("sweep", ["--config", str(file), "--learning_rate", "0.1"]).parse(make_parser)[3]
+    assert (written.learning_rate, written.positive_label) == (0.1, "no")
     again = tmp_path / "again.yaml"
     write_config(again, {*command.given, "token"}, (data, sweep, args))
     same = Command("sweep", ["--config", str(again)])

@@ -79,5 +79,5 @@ def write_sweep(folder, seed: int = 0, size: int = 400) -> RatioSweep:
     labels = (generator.random(size) < 0.15).astype(int)
     scores = np.round(generator.normal(labels * 2.5 - 2, 1), 2)  # some are equal
     points = [write_leg(folder, ratio, scores + np.log(ratio), labels) for ratio in (1.0, 7.0)]
-    make_sweep(points).save(folder)
+    make_sweep(points, num_eval=size).save(folder)
     return RatioSweep.load(folder)

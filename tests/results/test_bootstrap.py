@@ -81,6 +81,14 @@ def test_averages_have_intervals_around_them(kind):
     for name, ends in (("precision", intervals.precision), ("recall", intervals.recall)):
         assert ends[0, 0] < own[name] < ends[0, 1]
         assert ends[0, 1] - ends[0, 0] < 0.15
+    (resampled,) = intervals.resampled
+    counts = [part.sum(axis=1) for part in (resampled.tp, resampled.fp, resampled.fn, resampled.tn)]
+    true_negatives = (
+        np.sum((logits <= 0) & (labels == 0))
+        if kind == "several_labels"
+        else 2 * np.sum(labels == logits.argmax(-1)) + np.sum(labels != logits.argmax(-1))
+    )
+    assert counts[3].mean() == pytest.approx(true_negatives, rel=0.02)
 
 
 def test_the_same_seed_draws_the_same_intervals():

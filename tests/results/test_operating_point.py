@@ -93,6 +93,25 @@ def test_no_threshold_is_within_rounding_of_a_score():
     assert np.abs(logits[:, 1] - logits[:, 0] - threshold).min() > 0.4e-4
 
 
+def test_to_flag_nothing_is_a_choice_too():
+    labels = np.r_[np.zeros(5), np.ones(38), np.zeros(357)].astype(int)
+    logits = np.stack([np.zeros(400), np.linspace(3, -3, 400)], axis=1)  # the highest scores are negatives
+    _, threshold = best_threshold(Requirement.parse("cost fp=10 fn=1"), logits, labels)
+    assert threshold > 3
+    point = at_threshold(make_point(1, 8, 2, 12, 78), logits, labels, threshold, Task.BINARY)
+    assert (point.tp, point.fp) == (0, 0)
+
+
+def test_a_label_without_a_positive_example_keeps_its_threshold_at_argmax():
+    logits, labels = np.random.default_rng(0).normal(size=(50, 3)), np.zeros((50, 3), dtype=int)
+    labels[::3, 0] = 1
+    labels[:, 2] = -100
+    value, thresholds = best_threshold(Requirement.parse("f1"), logits, labels, Task.MULTILABEL)
+    assert thresholds[1:] == (0.0, 0.0)
+    alone = best_threshold(Requirement.parse("f1"), np.stack([0 * logits[:, 0], logits[:, 0]], axis=1), labels[:, 0])
+    assert (value, thresholds[0]) == (pytest.approx(alone[0]), pytest.approx(alone[1]))
+
+
 def test_several_labels_have_a_threshold_each_and_meet_the_requirement_each():
     wanted = Requirement.parse("recall>=0.8")
     of_labels = [scored_items(seed, 300) for seed in range(3)]

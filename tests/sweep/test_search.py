@@ -50,7 +50,10 @@ def test_where_nothing_is_found_the_search_goes_to_higher_ratios():
     assert run(RatioSearch(4), lambda x: float(x > 4)) == pytest.approx([7, 35, 175, 875])
 
 
-@pytest.mark.parametrize(("wrong", "found"), [({"max_legs": 1}, "max_legs"), ({"tolerance": 0.0}, "tolerance")])
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [({"max_legs": 1}, "max_legs"), ({"tolerance": 0.0}, "tolerance"), ({"tolerance": "a"}, "tolerance")],
+)
 def test_wrong_settings_are_refused(wrong, found):
     with pytest.raises(InvalidInputError, match=found):
         RatioSearch(**wrong)

@@ -106,6 +106,7 @@ def test_an_adapter_saves_the_threshold_with_its_head(tmp_path):
     [
         ({}, (1, 2, 3), "threshold must be a finite number, got"),
         ({}, float("nan"), "threshold must be a finite number, got nan"),
+        ({}, "high", "threshold must be a finite number, got 'high'"),
         ({"num_labels": 3}, 0.5, "threshold must be 3 finite numbers, one for each label, got 0.5"),
         ({"dtype": torch.bfloat16}, 0.5, "load the model with dtype=torch.float32"),
         ({"name": "GPT2ForSequenceClassification"}, 0.5, "cannot be part of a GPT2ForSequenceClassification"),

@@ -75,7 +75,7 @@ class Command:
             return words
         from_file, kept, name = words_of(known.config), [], ""
         for word in from_file:
-            name = word.removeprefix("--") if word.startswith("--") else name
+            name = word.removeprefix("--").replace("-", "_") if word.startswith("--") else name
             kept += [word] if name not in self.given else []
         self.given = (self.given | _flags(from_file)) - {"config"}
         return [*words, *kept]

@@ -25,14 +25,16 @@ def words_of(file: str) -> list[str]:
         When the file cannot be read or holds something else than names and values.
     """
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))  # JSON is YAML too
+        text = Path(file).read_text(encoding="utf-8")
+        content, as_written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)  # JSON is YAML too
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInputError(f"--config {file} cannot be read ({' '.join(str(error).split())}).") from None
     if not isinstance(content, dict):
         raise InvalidInputError(f"--config {file} must hold one flag a line, such as 'learning_rate: 1e-4'.")
     words: list[str] = []
     for name, value in content.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        written = as_written.get(str(name), value)  # a class may be called "no"
+        values = written if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else written]
         words += [] if value is None else [f"--{name}", *map(str, values)]
     return words
 

@@ -12,7 +12,7 @@ from ..results.choice import Choice
 from ..results.comparison import PAIR, THRESHOLD, Comparison, compare
 from ..results.metrics import expected_calibration_error
 from ..results.operating_point import OperatingPoint
-from ..results.points import printable, with_interval
+from ..results.points import SweepPoint, printable, with_interval
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement, calls_everything_positive
 from ..weighting.class_weights import ClassWeights
@@ -93,7 +93,7 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
         interval = "" if ends is None else f" (95% interval {ends[0]:.3g} to {ends[1]:.3g})"
         lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}{interval}.")
     if choice is not None and sweep.task is Task.BINARY and sweep.is_measurable:
-        lines.append(_calibration(sweep, choice.point.ratio))
+        lines.append(_calibration(sweep, choice.point.leg))
     return "\n".join([*lines, *compare_with_threshold(sweep, requirement).splitlines()])
 
 
@@ -282,7 +282,7 @@ def compare_with_threshold(sweep: RatioSweep, requirement: str | None = None) ->
 def _is_worth_it(compared: Comparison) -> list[str]:
     if compared.difference is None or compared.difference_interval is None:
         return []
-    name = {"f": "F-measure", "mcc": "Matthews correlation", "cost": "negative cost per item"}
+    name = {"f": "F-measure", "mcc": "Matthews correlation", "cost": "saving per item"}
     objective = name.get(compared.requirement.objective, compared.requirement.objective)
     data = "test data" if compared.on_test else "evaluation data, on which both were chosen"
     low, high = compared.difference_interval
@@ -294,8 +294,10 @@ def _is_worth_it(compared: Comparison) -> list[str]:
         "worse": "Weighting is not worth it here",
         "not told apart from": "It is open whether weighting is worth it here",
     }[result]
-    bounds = [name if name != "flagged" else "share flagged" for name, _ in compared.requirement.bounds]
-    same = f"at the same {' and '.join(bounds)}, " if bounds else ""
+    same = ""
+    if len(compared.requirement.bounds) == 1 and compared.is_matched:
+        bound = compared.requirement.bounds[0][0].replace("flagged", "share flagged")
+        same = f"at the same {bound}{' on the evaluation data' if compared.on_test else ''}, "
     return [
         f"{says}: {same}with ratio and threshold the {objective} is {compared.difference:+.3f} compared with the "
         f"threshold alone (95% interval {low:+.3f} to {high:+.3f}, on the {data})."
@@ -307,9 +309,8 @@ def _value(point: OperatingPoint, name: str) -> str:
     return f"{getattr(point, name):.3f}" + (" {:.3f}-{:.3f}".format(*ends) if ends else "")
 
 
-def _calibration(sweep: RatioSweep, ratio: float) -> str:
-    point = next(point for point in sweep.points if point.ratio == ratio)
-    positives, scores = sweep.positives_and_scores(point)
+def _calibration(sweep: RatioSweep, leg: SweepPoint) -> str:
+    ratio, (positives, scores) = leg.ratio, sweep.positives_and_scores(leg)
     errors = []
     for shift in (0, math.log(ratio)):
         probabilities = expit(scores - shift)

@@ -106,8 +106,8 @@ def bootstrap(
     legs = []
     ends = np.cumsum([leg[0].size for leg in outcomes])[:-1]
     for summed in np.split(sums, ends, axis=1):
-        true, predicted, actual = np.moveaxis(summed.reshape(num_resamples, 3, -1), 1, 0)
-        negative = num_items - predicted - actual + true
+        true, predicted, actual, counted = np.moveaxis(summed.reshape(num_resamples, 4, -1), 1, 0)
+        negative = counted - predicted - actual + true
         legs.append(Confusion(true + hit, predicted - true + false, actual - true + missed, negative))
     return Intervals(level, tuple(legs))
 
@@ -119,15 +119,15 @@ def interval(values: np.ndarray, level: float) -> np.ndarray:
 
 
 def _outcomes(logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int) -> np.ndarray:
-    """True, predicted and actual positives of every item: shape (n_items, 3, n_classes), with one class unless averages are
-    macro.
+    """True, predicted and actual positives of every item, and the number of its labels that count: shape
+    (n_items, 4, n_classes), with one class unless averages are macro.
     """
     if task is Task.MULTILABEL:  # an example and its several labels are drawn together
         counted = labels >= 0
         predicted, actual = (logits > 0) & counted, (labels == 1) & counted
-        parts = [(predicted & actual).sum(axis=1), predicted.sum(axis=1), actual.sum(axis=1)]
+        parts = [part.sum(axis=1) for part in (predicted & actual, predicted, actual, counted)]
         return np.stack(parts, axis=1)[:, :, None]
     predictions, references = decisions(logits, labels, task)
     classes = [positive_label] if task is Task.BINARY else np.union1d(predictions, references)
     predicted, actual = (ids[:, None] == classes for ids in (predictions, references))
-    return np.stack([predicted & actual, predicted, actual], axis=1)
+    return np.stack([predicted & actual, predicted, actual, np.ones_like(actual)], axis=1)

@@ -44,6 +44,8 @@ class Choice:
     def because(self) -> str:
         """Why this leg: "best F1", "chosen for recall>=0.95", or "nearest to recall>=0.95, which no leg meets"."""
         wanted = self.requirement.text
+        if self.why_not:
+            return f"chosen for {wanted}, without a guarantee"
         if not self.met:
             return f"nearest to {wanted}, which no leg meets"
         return "best F1" if wanted == "f1" and self.point.is_argmax else f"chosen for {wanted}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..weighting.task import Task
 from .bootstrap import bootstrap, interval
 from .choice import choose
 from .files import Split
@@ -33,10 +34,13 @@ class Comparison:
         The same rules, measured on the test set; None where its predictions are not on disk.
     difference : float or None
         Objective of the requirement (see `Requirement`) of the best pair, minus that of the unweighted leg: on the test set
-        if there is one. Where the requirement has bounds, the unweighted leg has the threshold with which it has as high a
-        recall (precision, share flagged) as the pair on the evaluation set. None without an unweighted leg.
+        if there is one. Where the requirement has one bound, the unweighted leg has the threshold with which it has at
+        least the recall (precision) of the pair on the evaluation set, or at most its share flagged; not with several
+        labels per example, which have a threshold each. None without such a leg.
     difference_interval : tuple of two floats, or None
         95% bootstrap interval of the difference, both rules on the same resamples.
+    is_matched : bool
+        Whether the difference is one at the same recall, precision or share flagged.
     """
 
     requirement: Requirement
@@ -44,6 +48,7 @@ class Comparison:
     on_test: dict[str, OperatingPoint] | None
     difference: float | None = None
     difference_interval: tuple[float, float] | None = None
+    is_matched: bool = False
 
 
 def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
@@ -78,13 +83,15 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
     on_test = {name: _on_test(sweep, rule) for name, rule in rules.items()} if has_test else None
     if unweighted is None:
         return Comparison(wanted, rules, on_test)
-    alone = rules[THRESHOLD]
-    if wanted.bounds:
+    alone, is_matched = rules[THRESHOLD], False
+    if len(wanted.bounds) == 1 and sweep.task is not Task.MULTILABEL:
         logits, labels = sweep.predictions(unweighted)
         same = replace(wanted, bounds=tuple((name, getattr(best.point, name)) for name, _ in wanted.bounds))
         given = logits, labels, sweep.task, sweep.positive_label, sweep.counts
         threshold = best_threshold(same, *given, num_resamples=0)[1]
         alone = at_threshold(unweighted, logits, labels, threshold, sweep.task, sweep.positive_label)
+        is_matched = float(same.score(alone)) >= 1
+        alone = alone if is_matched else rules[THRESHOLD]
     predictions = []
     for rule in (best.point, alone):
         logits, labels = sweep.predictions(rule.leg, split)
@@ -97,7 +104,7 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
     measured = [_on_test(sweep, rule) if has_test else rule for rule in (best.point, alone)]
     difference = wanted.objective_of(measured[0]) - wanted.objective_of(measured[1])
     low, high = interval(of_pair - of_threshold, 0.95).tolist()
-    return Comparison(wanted, rules, on_test, float(difference), (low, high))
+    return Comparison(wanted, rules, on_test, float(difference), (low, high), is_matched)
 
 
 def _on_test(sweep: RatioSweep, rule: OperatingPoint) -> OperatingPoint:

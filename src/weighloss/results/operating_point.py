@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -196,12 +197,15 @@ def best_thresholds(
     of_labels = []
     for of_label, truth in zip(logits.T, labels.T, strict=True):
         counted = truth != IGNORE_INDEX
-        cuts = _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))
-        of_labels.append(_steadied(requirements, cuts, num_resamples))
+        if (truth[counted] == 1).any():
+            cuts = _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))
+            of_labels.append(_steadied(requirements, cuts, num_resamples))
+        else:  # there is nothing to choose a threshold by
+            of_labels.append([(math.nan, 0.0)] * len(requirements))
     best: list[tuple[float, Threshold]] = []
     for of_requirement in zip(*of_labels, strict=True):
         values, thresholds = zip(*of_requirement, strict=True)
-        best.append((float(np.mean(values)), tuple(thresholds)))
+        best.append((float(np.nanmean(values)), tuple(thresholds)))
     return best
 
 
@@ -222,7 +226,8 @@ def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)  # of the items with the same score
-    return scores[order][last], _confusion(positives[order].astype(np.int64), np.ones(len(order), np.int64), last)
+    numbers = np.flatnonzero(last) + 1
+    return scores[order][last], _confusion(positives[order].astype(np.int64), np.ones(len(order), np.int64), numbers)
 
 
 def over_all_thresholds(
@@ -245,33 +250,34 @@ def over_all_thresholds(
     return confusion_at_thresholds(labels[counted] == 1, logits[counted])[1]
 
 
-def _confusion(positives: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> Confusion:
-    """Counts where all items up to each of the ends are predicted positive; the items are in descending order of score."""
-    tp = np.cumsum(positives * weights, axis=-1)
-    predicted = np.cumsum(weights, axis=-1)
+def _confusion(positives: np.ndarray, weights: np.ndarray, numbers: np.ndarray) -> Confusion:
+    """Counts where each of these numbers of items are predicted positive; the items are in descending order of score."""
+    none = [(0, 0)] * (weights.ndim - 1) + [(1, 0)]
+    tp = np.pad(np.cumsum(positives * weights, axis=-1), none)
+    predicted = np.pad(np.cumsum(weights, axis=-1), none)
     num_positive, num_items = tp[..., -1:], predicted[..., -1:]
-    tp, fp = tp[..., ends], (predicted - tp)[..., ends]
+    tp, fp = tp[..., numbers], (predicted - tp)[..., numbers]
     counts = tp, fp, num_positive - tp, num_items - num_positive - fp
     return Confusion(*(part[..., None] for part in counts))
 
 
 class _Cuts:
-    """The thresholds of two classes that can be best: each is halfway between a positive and the next lower score."""
+    """The thresholds of two classes that can be best: halfway between a positive and the next lower score, or above all."""
 
     def __init__(self, positives: np.ndarray, scores: np.ndarray) -> None:
         self.num_items, self._order = len(scores), np.argsort(-scores, kind="stable")
         self._positives, scores = positives[self._order].astype(np.float64), scores[self._order]
         ends = np.flatnonzero(np.append(-np.diff(scores) > MIN_GAP, True))
-        between = (scores + np.append(scores[1:], scores[-1] - 1)) / 2
         num_positives = np.cumsum(self._positives)[ends]
         useful = ends[np.diff(num_positives, prepend=0) > 0]
         if len(useful) > _MAX_CUTS:
             useful = useful[np.linspace(0, len(useful) - 1, _MAX_CUTS).astype(int)]
-        self._useful = useful if len(useful) else ends[-1:]
-        self.positions = between[self._useful]
+        self._numbers = np.append(0, useful + 1)
+        between = (scores + np.append(scores[1:], scores[-1] - 1)) / 2
+        self.positions = np.append(scores[0] + 1, between[useful])
 
     def confusion(self, weights: np.ndarray) -> Confusion:
-        return _confusion(self._positives, weights[:, self._order], self._useful)
+        return _confusion(self._positives, weights[:, self._order], self._numbers)
 
 
 class _Exponents:
@@ -283,7 +289,7 @@ class _Exponents:
         self._per_exponent = -(log_weights - log_weights.mean())
         self.positions = _EXPONENTS if np.ptp(self._per_exponent) > 0 else np.zeros(1)
         self._predictions = [(logits - self.threshold(exponent)).argmax(-1) for exponent in self.positions]
-        self._classes = np.union1d(labels, logits.argmax(-1))
+        self._classes = np.unique(np.concatenate([labels, *self._predictions]))
 
     def threshold(self, exponent: float) -> np.ndarray:
         return exponent * self._per_exponent

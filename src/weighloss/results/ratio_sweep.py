@@ -167,10 +167,11 @@ class RatioSweep:
         return {(leg.ratio, leg.seed) for leg in legs}
 
     def with_leg(self, leg: SweepPoint | FailedLeg) -> RatioSweep:
-        """The sweep with one more leg, in the order of `legs`."""
+        """The sweep with one more leg, or a new result of one that it has, in the order of `legs`."""
         name = "failed" if isinstance(leg, FailedLeg) else "points"
         order = self.legs
-        legs = sorted([*getattr(self, name), leg], key=lambda leg: order.index((leg.ratio, leg.seed)))
+        others = [other for other in getattr(self, name) if (other.ratio, other.seed) != (leg.ratio, leg.seed)]
+        legs = sorted([*others, leg], key=lambda leg: order.index((leg.ratio, leg.seed)))
         changed: dict[str, Any] = {name: tuple(legs)}
         return replace(self, **changed)
 
@@ -251,7 +252,7 @@ class RatioSweep:
         """Whether no leg at a ratio predicts anything positive, so that its precision of 0 is only a convention."""
         return not any(point.predicts_positives for point in self.by_ratio()[ratio])
 
-    def choose(self, requirement: str | None = None, threshold: Thresholds = "any") -> Choice:
+    def choose(self, requirement: str | None = None, threshold: Thresholds | None = None) -> Choice:
         """Choose the leg, and the threshold on its log-odds, that meet a requirement best.
 
         All pairs of a leg and a threshold are compared on the saved predictions, and nothing is trained. The pair with the
@@ -265,10 +266,10 @@ class RatioSweep:
         ----------
         requirement : str, optional
             `f1`, `f0.5`, `mcc`, `recall>=0.95`, `precision>=0.9`, `flagged<=200 per 10000`, several of these bounds joined
-            by `and`, `cost fp=1 fn=20` or `break-even` (see `Requirement.parse`). When None, the requirement of the sweep,
-            with the thresholds that it was chosen with.
-        threshold : {"any", "argmax"}, default "any"
-            "argmax" compares the trained ratios alone. So does `break-even`, which is a question about the ratio.
+            by `and`, `cost fp=1 fn=20` or `break-even` (see `Requirement.parse`); the requirement of the sweep when None.
+        threshold : {"any", "argmax"}, optional
+            "argmax" compares the trained ratios alone. So does `break-even`, which is a question about the ratio. When
+            None, "any" for a requirement that is given, and that of the sweep for its own.
 
         Raises
         ------
@@ -281,12 +282,16 @@ class RatioSweep:
         >>> print(sweep.choose("recall>=0.95", threshold="argmax"))  # doctest: +SKIP
         recall>=0.95 chooses w_r = 0.6457: precision 0.947, recall 0.953.
         """
-        if threshold not in ("any", "argmax"):
+        if threshold not in ("any", "argmax", None):
             raise InvalidInputError(f"threshold must be 'any' or 'argmax', got {threshold!r}.")
-        if requirement is None:
-            requirement, threshold = self.requirement, self.threshold
+        threshold = threshold or (self.threshold if requirement is None else "any")
+        requirement = self.requirement if requirement is None else requirement
         wanted = Requirement.parse(requirement)
         wanted.check(self.task)
+        if wanted.confidence is not None and self.points and self.unit == "tokens":
+            raise InvalidInputError(
+                f"{wanted.text} needs independent examples, which tokens are not: leave the @ out."
+            )
         if wanted.confidence is not None and threshold == "argmax":
             raise InvalidInputError(
                 f"{wanted.text} needs a threshold that is certified: leave out threshold='argmax'."
@@ -295,7 +300,8 @@ class RatioSweep:
             raise InvalidInputError("the sweep has no finished leg to choose from: let it run.")
         if threshold == "any" and not self.is_measurable:
             if self.operating_point is not None and requirement == self.requirement and self.threshold == "any":
-                return Choice(wanted, self.operating_point, met=not self.kept_because.startswith("nearest"))
+                is_met = not self.kept_because.startswith("nearest") and "without a guarantee" not in self.kept_because
+                return Choice(wanted, self.operating_point, met=is_met)
             raise InvalidInputError(
                 f"{wanted.text} compares thresholds, which needs the predictions, and they are not here: write "
                 "threshold='argmax' to compare the trained ratios alone."

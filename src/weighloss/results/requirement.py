@@ -162,7 +162,7 @@ class Requirement:
         why = "a single confusion matrix"
         if self.confidence is not None and task is not Task.BINARY:
             why = "two classes: leave the @ out"
-        elif task is not Task.MULTICLASS or not (self.objective == "mcc" or "flagged" in dict(self.bounds)):
+        elif task is not Task.MULTICLASS or not (self.objective in ("mcc", "cost") or "flagged" in dict(self.bounds)):
             return
         else:
             why = "two classes, or several labels per example: write f1, or a least macro recall such as recall>=0.8"

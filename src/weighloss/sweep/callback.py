@@ -20,7 +20,7 @@ from ..results.choice import Thresholds
 from ..results.files import has_no_room
 from ..results.points import FailedLeg, SweepPoint
 from ..results.ratio_sweep import RatioSweep
-from ..training.threshold import apply_threshold
+from ..training.threshold import apply_threshold, needed_threshold
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
 from .checks import check_sweep
 from .leg import InitialState, Leg, run_leg
@@ -195,15 +195,21 @@ def hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> N
     trainer.optimizer, trainer.lr_scheduler = trainer.given_optimizers  # those of the last leg only take memory
     trainer.accelerator.free_memory()
     with _no_bars_for_files():
-        model = load_weights(trainer, folder)
+        model, saved = load_weights(trainer, folder), saved_threshold(folder)
+        trainer.accelerator.wait_for_everyone()  # before a process writes what another one reads
         trainer.args.weight_ratio = rule.ratio
         trainer.record_class_weights()
+        spare = output.leg_of(rule.leg).model_folder
+        if folder == output.folder and saved != needed_threshold(model, rule.threshold):
+            trainer.save_without_pushing(str(spare))  # a kill may leave half of the model in the output folder
+            folder = spare
         try:
             apply_threshold(model, rule.threshold)
         except InvalidInputError as error:
             logger.warning("%s", error)
-        if folder != output.folder or saved_threshold(folder) != getattr(model.config, "threshold", None):
+        if folder != output.folder:
             trainer.save_without_pushing(str(output.folder))
+        trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         try:
             from ..reports.html import write_report
@@ -236,7 +242,7 @@ class Progress:
     """A bar over the legs of a sweep, which says which leg runs and its w_r, and one line for each finished leg."""
 
     def __init__(self, output: SweepOutput, has_bar: bool, prints: bool = True) -> None:
-        done = len(output.sweep.done)
+        done = len(output.sweep.done) - len(output.again)
         self._bar = tqdm(total=output.num_legs, initial=done, unit="leg", disable=not has_bar, smoothing=0)
         self._number, self._num_legs, self._prints = done, output.num_legs, prints
 

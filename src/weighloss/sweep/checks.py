@@ -45,6 +45,11 @@ def check_sweep(settings: SweepSettings, trainer: Any, resume_from_checkpoint: A
                 "length.",
             ),
             (
+                "@" in settings.requirement and (settings.search is not None or args.load_best_model_at_end),
+                f"{settings.requirement} is guaranteed only on data that chose nothing before, but a search or "
+                "load_best_model_at_end chooses on the evaluation data: leave that, or the @, out.",
+            ),
+            (
                 settings.test_dataset is not None and not hasattr(settings.test_dataset, "__len__"),
                 f"test_dataset must have a length, got {type(settings.test_dataset).__name__}: give another dataset.",
             ),

@@ -34,12 +34,11 @@ class SweepOutput:
     def __init__(self, settings: SweepSettings, sweep: RatioSweep) -> None:
         assert sweep.folder is not None
         self.settings, self.sweep, self.folder = settings, sweep, sweep.folder
+        self.again: list[Leg] = []  # legs whose result is there, but whose model is not
         best = self._best()
         if best is not None and model_folder(sweep, best, self.leg_of(best).model_folder) is None:
             logger.warning("The model of w_r = %.4g is not on disk: that leg is trained again.", best.ratio)
-            self.sweep = replace(
-                sweep, points=tuple(point for point in sweep.points if point != best), operating_point=None
-            )
+            self.again = [self.leg_of(best)]
 
     @property
     def num_legs(self) -> int:
@@ -50,7 +49,10 @@ class SweepOutput:
         """The legs that are not done, in their order; of a search the next one, which those before it determine."""
         sweep, search = self.sweep, self.settings.search
         if search is None:
-            return [self._leg(number, *leg) for number, leg in enumerate(sweep.legs) if leg not in sweep.done]
+            missing = [self._leg(number, *leg) for number, leg in enumerate(sweep.legs) if leg not in sweep.done]
+            return [*self.again, *missing]
+        if self.again:
+            return self.again
         ratios, seed = [point.ratio for point in sweep.points], sweep.seeds[0]
         ratio = search.next_ratio(ratios, sweep.scores(), sweep.natural_ratio)
         if ratio is None or (ratio, seed) in sweep.done or len(sweep.done) >= search.max_legs:
@@ -78,10 +80,11 @@ class SweepOutput:
         """Write the point of a leg, now that its model is safe, and only then remove what is not needed any more."""
         before = self._best()
         self.sweep = self._with_batch_size(finished).with_leg(finished.result)
+        self.again = [leg for leg in self.again if leg != finished.leg]
         self.sweep.save(self.folder)
         best = self._best()
-        if before is not None and best != before:
-            shutil.rmtree(self.leg_of(before).model_folder, ignore_errors=True)
+        if before is not None and (best is None or (best.ratio, best.seed) != (before.ratio, before.seed)):
+            _remove_model(self.leg_of(before))
             remove_checkpoints(self.leg_of(before).folder)
         remove_checkpoints(finished.leg.folder)
         return self.sweep
@@ -99,7 +102,7 @@ class SweepOutput:
         """Write which leg was chosen, now that its model is in the output folder, and remove it elsewhere."""
         self.sweep.save(self.folder)
         for leg in map(self.leg_of, self.sweep.points):  # of all, since a killed run may have left some half deleted
-            shutil.rmtree(leg.model_folder, ignore_errors=True)
+            _remove_model(leg)
             remove_checkpoints(leg.folder)
         legs = self.folder / LEGS_FOLDER
         if legs.is_dir() and not any(legs.iterdir()):
@@ -127,3 +130,12 @@ class SweepOutput:
     def _leg(self, number: int, ratio: float, seed: int) -> Leg:
         name = f"leg-{number:02d}_ratio-{ratio:.4g}_seed-{seed}"
         return Leg(name, ratio, seed, self.sweep.epochs_per_ratio, self.folder)
+
+
+def _remove_model(leg: Leg) -> None:
+    """Remove the model of a leg; where its folder is, it is whole, even if the process is killed now."""
+    removed = leg.folder / "removed"
+    shutil.rmtree(removed, ignore_errors=True)
+    if leg.model_folder.is_dir():
+        leg.model_folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)

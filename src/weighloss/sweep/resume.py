@@ -129,13 +129,15 @@ def resumed_sweep(planned: RatioSweep) -> RatioSweep:
 
 
 def model_folder(sweep: RatioSweep, point: SweepPoint, of_leg: Path) -> Path | None:
-    """Where the model of a leg is on disk: of a finished sweep in its output folder, or else in the folder of the leg."""
+    """Where the model of a leg is on disk: in the folder of the leg, or else, of a finished sweep, in its output folder."""
+    if has_whole_weights(of_leg) and any((of_leg / name).exists() for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE)):
+        return of_leg
     if sweep.folder is not None and sweep.kept_point == point and has_whole_weights(sweep.folder):
         for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE):
             file = sweep.folder / name
             if file.exists() and read_json(file).get("weight_ratio") == point.ratio:
                 return sweep.folder
-    return of_leg if of_leg.is_dir() else None
+    return None
 
 
 def load_weights(trainer: Any, folder: Path) -> Any:

@@ -27,7 +27,7 @@ class RatioSearch:
     ----------
     max_legs : int, default 5
     tolerance : float, default 0.01
-        In units of the score: precision or recall, an F-measure, the Matthews correlation, or a cost per item.
+        In units of that score, to which 1 is added where the bounds hold: see `best_threshold`.
 
     Raises
     ------
@@ -41,7 +41,7 @@ class RatioSearch:
     def __post_init__(self) -> None:
         if not isinstance(self.max_legs, int) or self.max_legs < 2:
             raise InvalidInputError(f"max_legs must be an integer of at least 2, got {self.max_legs!r}.")
-        if not 0 < self.tolerance < 1:
+        if not isinstance(self.tolerance, (int, float)) or not 0 < self.tolerance < 1:
             raise InvalidInputError(f"tolerance must be between 0 and 1, got {self.tolerance!r}.")
 
     def next_ratio(self, ratios: Sequence[float], scores: Sequence[float], natural_ratio: float) -> float | None:

@@ -23,6 +23,7 @@ _NOT_PUSHED = [
     TRAINING_ARGS_NAME,
     "*.tmp",
     LOCK_FILE,
+    "sweep.yaml",  # with the paths of this machine
     f"{LEGS_FOLDER}/*",
     "runs/*",
 ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,8 +43,11 @@ def apply_threshold(model: Any, threshold: float | Sequence[float]) -> None:
     [0.0, 1.5]
     >>> remove_threshold(model)
     """
-    config, given = model.config, np.asarray(threshold, dtype=np.float64)
-    task = Task.of_model(config)
+    config, task = model.config, Task.of_model(model.config)
+    try:
+        given = np.asarray(threshold, dtype=np.float64)
+    except (TypeError, ValueError):  # no numbers, or lists of different lengths
+        given = np.array(math.nan)
     if (
         given.shape not in ((config.num_labels,), *([()] if task is Task.BINARY else []))
         or not np.isfinite(given).all()
@@ -76,6 +80,17 @@ def remove_threshold(model: Any) -> None:
 def forget_threshold(model: Any) -> None:
     """Drop what the config says of a threshold: training starts from the shifted bias like from any other."""
     vars(model.config).pop(_RECORD, None)
+
+
+def needed_threshold(model: Any, threshold: float | Sequence[float]) -> list[float] | None:
+    """What `model.config.threshold` is to be for a threshold; None for argmax, and where the model cannot carry one."""
+    try:
+        check_threshold(model)
+    except InvalidInputError:
+        return None
+    config, value = model.config, threshold if isinstance(threshold, float) else tuple(threshold)
+    vector = as_vector(value, config.num_labels, Task.of_model(config), getattr(config, "positive_label", 1))
+    return vector.tolist() if vector.any() else None
 
 
 def check_threshold(model: Any) -> None:
