@@ -8,7 +8,7 @@ OUT ?= demo
 
 .PHONY: demo test test-oldest quality style docs bench gpu
 
-# The sweep with its charts on the built-in data and model, into OUT: about five minutes on two cores, no Hub.
+# The sweep with its charts on the built-in data and model, into OUT: about five minutes on two cores once installed, no Hub.
 demo: .venv/installed
 	$(BIN)/python scripts/sweep.py --output_dir $(OUT) --num_ratios 7 --ratio_span 10 \
 		--learning_rate 1e-4 --per_device_train_batch_size 8 $(FLAGS)

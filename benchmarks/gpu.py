@@ -221,7 +221,7 @@ def main() -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
     if CUDA:
         memory(bench)
-    speed(bench, rounds=2 if options.tiny else 5)
+    speed(bench, rounds=2 if options.tiny else 3)
 
 
 if __name__ == "__main__":

@@ -376,6 +376,29 @@ def test_another_requirement_of_a_finished_sweep_trains_the_leg_whose_model_is_g
     assert np.array_equal(trainer.predict(eval_data).predictions, kept)
 
 
+def test_a_leg_that_is_trained_again_loses_nothing_when_it_is_stopped(tmp_path, train_data, eval_data):
+    steps = []
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps.append(args.weight_ratio)
+            raise KeyboardInterrupt
+
+    config = {"learning_rate": 3e-3}
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback([0.2, 2, 300]), config).train()
+    before, weights = RatioSweep.load(tmp_path), (tmp_path / "model.safetensors").read_bytes()
+    other = RatioSweepCallback([0.2, 2, 300], choose="cost fp=1000 fn=1", threshold="argmax")
+    trainer = make_sweep(tmp_path, train_data, eval_data, other, config, [Stop()])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert len(steps) == 1
+    again = RatioSweep.load(tmp_path)
+    assert (again.points, again.operating_point) == (before.points, before.operating_point)
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback([0.2, 2, 300]), config, [Stop()]).train()
+    assert len(steps) == 1  # the first requirement finds everything as it was
+
+
 def test_another_threshold_for_the_leg_that_is_kept_trains_nothing(tmp_path, train_data, eval_data):
     config = {"learning_rate": 3e-3}
     weights = []
@@ -563,7 +586,8 @@ import torch
 from conftest import collate, make_data, quiet_args
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 from weighloss import *
-from weighloss.reports import plot
+from weighloss.reports import html, plot
+html.write_report = lambda *arguments: None  # whose library takes more memory than the model
 config = BertConfig(vocab_size=60_000, hidden_size=256, num_hidden_layers=1, num_attention_heads=2, intermediate_size=256)
 def train(legs):
     trainer = WeightedLossTrainer(

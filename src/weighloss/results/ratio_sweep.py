@@ -173,6 +173,9 @@ class RatioSweep:
         others = [other for other in getattr(self, name) if (other.ratio, other.seed) != (leg.ratio, leg.seed)]
         legs = sorted([*others, leg], key=lambda leg: order.index((leg.ratio, leg.seed)))
         changed: dict[str, Any] = {name: tuple(legs)}
+        chosen = self.operating_point
+        if chosen is not None and (chosen.ratio, chosen.seed) == (leg.ratio, leg.seed):
+            changed["operating_point"] = replace(chosen, leg=leg) if isinstance(leg, SweepPoint) else None
         return replace(self, **changed)
 
     @property
