@@ -16,7 +16,7 @@ from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
 from ..weighting.task import Task
 from .curves import bands_of, footnote, frontier, placed_names, short
-from .text import COLUMNS, marked_choice, of_100, rows, threshold_text
+from .text import COLUMNS, marked_choice, of_100, rows
 
 _CURVE_POINTS = 4000  # of all legs together, and 300 of one: a phone still draws them at once
 _SHARES = [share / 100 for share in range(50, 100)]
@@ -187,7 +187,7 @@ def _miss(sweep: RatioSweep, wanted: str, choice: Choice) -> str:
 def _answer(sweep: RatioSweep, point: OperatingPoint) -> dict[str, Any]:
     """A pair of ratio and threshold as numbers and in words."""
     seed = f", seed {point.seed}," if len(sweep.seeds) > 1 else ""
-    threshold = "no change of the threshold" if point.is_argmax else threshold_text(point)
+    threshold = "no change of the threshold" if point.is_argmax else point.threshold_text
     text = f"With w_r = {short(point.ratio)}{seed} and {threshold}: "
     text += of_100(sweep, point.precision, point.recall, point.tp + point.fp == 0)
     if sweep.task is not Task.MULTICLASS:

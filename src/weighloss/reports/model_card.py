@@ -15,7 +15,7 @@ from ..results.points import with_interval
 from ..results.ratio_sweep import RatioSweep
 from ..weighting.class_weights import ClassWeights
 from ..weighting.task import Task
-from .text import COLUMNS, rows, rule_sentence, threshold_text
+from .text import COLUMNS, rows, rule_sentence
 
 _METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1"}  # accuracy is misleading on imbalanced data
 _TAGS = ["generated_from_trainer", "weighted-loss", "imbalanced-classification"]
@@ -137,7 +137,7 @@ def model_card(
         has_tokenizer=pipeline_tag in ("text-classification", "token-classification"),
         undo=_undo(class_weights, threshold),
         threshold="" if threshold is None else ", ".join(f"{value:.4g}" for value in threshold),
-        threshold_apart=threshold_text(kept) if threshold is None and kept is not None and not kept.is_argmax else "",
+        threshold_apart=kept.threshold_text if threshold is None and kept is not None and not kept.is_argmax else "",
         hyperparameters={name: escaped(str(value)) for name, value in (hyperparameters or {}).items()},
         versions=[f"{name} {version(name)}" for name in (*_FRAMEWORKS, *(["peft"] if is_adapter else []))],
     )

@@ -17,7 +17,7 @@ from ..results.operating_point import over_all_thresholds
 from ..results.ratio_sweep import RatioSweep
 from ..weighting.task import Task
 from .curves import bands_of, footnote, frontier, placed_names, short
-from .text import marked_choice, threshold_text
+from .text import marked_choice
 
 _STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
 _GREY = "0.35"
@@ -194,7 +194,7 @@ def _star(axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, 
         f"{choice.because}: $w_r$\u00a0=\u00a0{short(choice.point.ratio)}{seed}"  # spaces at which no line is broken
     )
     if not choice.point.is_argmax:
-        label += f", {threshold_text(choice.point)}"
+        label += f", {choice.point.threshold_text}"
     axes.plot(x, y, "*", color="black", markersize=12, zorder=7, label=label)
 
 

@@ -152,7 +152,7 @@ def rows(sweep: RatioSweep, requirement: str | None = None) -> list[list[str]]:
     point = choice.point
     values = [_value(point, name) for name in ("precision", "recall")] + [f"{point.f1:.3f}"]
     counts = [str(getattr(point, name)) for name in ("tp", "fp", "fn", "tn")]
-    return [*of_ratios, [f"{point.ratio:.4g}", "", "", *values, *counts, f"{choice.because}, {threshold_text(point)}"]]
+    return [*of_ratios, [f"{point.ratio:.4g}", "", "", *values, *counts, f"{choice.because}, {point.threshold_text}"]]
 
 
 def sentence(sweep: RatioSweep, ratio: float) -> str:
@@ -180,14 +180,7 @@ def rule_sentence(sweep: RatioSweep, point: OperatingPoint) -> str:
         return f"At w_r = {point.ratio:.4g}: {text}."
     if sweep.task is not Task.MULTICLASS:
         text += f"; {100 * point.flagged:.3g} of 100 {sweep.unit} are flagged"
-    return f"At w_r = {point.ratio:.4g} with {threshold_text(point)}: {text}."
-
-
-def threshold_text(point: OperatingPoint) -> str:
-    """The threshold of a rule in words, as log-odds and as a probability."""
-    if isinstance(point.threshold, float):
-        return f"the threshold {point.threshold:.3g} (probability {point.probability:.3g})"
-    return "the thresholds " + ", ".join(f"{threshold:.3g}" for threshold in point.threshold)
+    return f"At w_r = {point.ratio:.4g} with {point.threshold_text}: {text}."
 
 
 def of_100(sweep: RatioSweep, precision: float, recall: float, flags_nothing: bool) -> str:
@@ -268,7 +261,7 @@ def compare_with_threshold(sweep: RatioSweep, requirement: str | None = None) ->
     lines = [["For " + compared.requirement.text, "w_r", "threshold", "precision", "recall", "flagged"]]
     for data, rules in (("", compared.rules), (" (test data)", compared.on_test or {})):
         for name, rule in rules.items():
-            threshold = "argmax" if rule.is_argmax else threshold_text(rule).split(" ", 2)[2]
+            threshold = "argmax" if rule.is_argmax else rule.threshold_text.split(" ", 2)[2]
             share = "" if sweep.task is Task.MULTICLASS else f"{rule.flagged:.1%}"
             cells = [
                 with_interval(getattr(rule, end), getattr(rule, f"{end}_interval")) for end in ("precision", "recall")

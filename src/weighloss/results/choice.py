@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import expit
 
 from ..weighting.task import Task
 from .guarantee import certified_threshold, items_needed, split_to_certify, starting_threshold
@@ -53,7 +52,8 @@ class Choice:
     def __str__(self) -> str:
         """Say the choice in one sentence, or two."""
         wanted, point = self.requirement, self.point
-        at = f"w_r = {point.ratio:.4g}{_threshold(point)}: precision {point.precision:.3f}, recall {point.recall:.3f}"
+        with_threshold = "" if point.is_argmax else f" with {point.threshold_text}"
+        at = f"w_r = {point.ratio:.4g}{with_threshold}: precision {point.precision:.3f}, recall {point.recall:.3f}"
         if not point.is_argmax and isinstance(point.threshold, float):
             at += f", {point.flagged:.1%} flagged"
         if wanted.objective == "cost":
@@ -192,11 +192,3 @@ def _certified(
 
 def _met(requirement: Requirement, point: OperatingPoint) -> bool:
     return not requirement.bounds or float(requirement.score(point)) >= 1
-
-
-def _threshold(point: OperatingPoint) -> str:
-    if point.is_argmax:
-        return ""
-    if isinstance(point.threshold, float):
-        return f" with the threshold {point.threshold:.3g} (probability {expit(point.threshold):.3g})"
-    return " with the thresholds " + ", ".join(f"{threshold:.3g}" for threshold in point.threshold)

@@ -81,6 +81,13 @@ class OperatingPoint:
         return values if isinstance(values, float) else tuple(values)
 
     @property
+    def threshold_text(self) -> str:
+        """The threshold in words, as log-odds and as a probability."""
+        if isinstance(self.threshold, float):
+            return f"the threshold {self.threshold:.3g} (probability {self.probability:.3g})"
+        return "the thresholds " + ", ".join(f"{threshold:.3g}" for threshold in self.threshold)
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Precision, recall and F1, their intervals, and the losses of the leg, as an evaluation reports them."""
         return self.leg.metrics | {name: getattr(self, name) for name in ("precision", "recall", "f1", *INTERVALS)}
