@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import binom
 
 from .operating_point import MIN_GAP, confusion_at_thresholds
 from .requirement import Requirement
@@ -49,7 +48,7 @@ def certified_threshold(
     between = ((distinct + np.append(distinct[1:], distinct[-1] - 1)) / 2)[safe]
     tp, fp = confusion.tp[safe, 0], confusion.fp[safe, 0]
     trials = positives.sum() if name == "recall" else tp + fp
-    passes = binom.sf(tp - 1, trials, least) <= 1 - _level(requirement)
+    passes = _p_values(tp, trials, least) <= 1 - _level(requirement)
     if name == "recall":
         return float(between[passes][0]) if passes.any() else None  # passes() never falls again as the threshold falls
     at_start = np.searchsorted(-between, -start)
@@ -69,8 +68,8 @@ def starting_threshold(requirement: Requirement, positives: np.ndarray, scores: 
     """The threshold at which a least precision is the surest on these items, which take no part in the tests."""
     ((_, least),) = requirement.bounds
     distinct, confusion = confusion_at_thresholds(positives, scores)
-    p_values = binom.sf(confusion.tp[:, 0] - 1, confusion.tp[:, 0] + confusion.fp[:, 0], least)
-    return float(distinct[np.argmin(p_values)])
+    tp = confusion.tp[:, 0]
+    return float(distinct[np.argmin(_p_values(tp, tp + confusion.fp[:, 0], least))])
 
 
 def items_needed(requirement: Requirement) -> int:
@@ -83,6 +82,13 @@ def items_needed(requirement: Requirement) -> int:
     """
     ((_, least),) = requirement.bounds
     return math.ceil(math.log(1 - _level(requirement)) / math.log(least) - 1e-9)
+
+
+def _p_values(hits: np.ndarray, trials: np.ndarray, share: float) -> np.ndarray:
+    """Probability of at least as many hits, if each trial is one with this probability."""
+    from scipy.stats import binom  # takes longer to import than all of weighloss
+
+    return binom.sf(hits - 1, trials, share)
 
 
 def _level(requirement: Requirement) -> float:

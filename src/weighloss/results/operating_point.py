@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from ..weighting.class_weights import ClassWeights
 from ..weighting.labels import IGNORE_INDEX
@@ -77,7 +76,7 @@ class OperatingPoint:
     @property
     def probability(self) -> float | tuple[float, ...]:
         """The threshold as a probability of the positive label, or of each label."""
-        values = expit(np.asarray(self.threshold)).tolist()
+        values = (0.5 + 0.5 * np.tanh(0.5 * np.asarray(self.threshold))).tolist()
         return values if isinstance(values, float) else tuple(values)
 
     @property
