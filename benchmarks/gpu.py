@@ -1,6 +1,7 @@
 """Is it exact and fast on a GPU too? Exactness on CUDA, precision modes, memory and time, in one table.
 
-    python benchmarks/gpu.py                # one card, about four minutes
+    python benchmarks/gpu.py                # one card, about five minutes
+    python benchmarks/gpu.py memory speed   # some of it
     python benchmarks/gpu.py --tiny         # the same code with a tiny model, on the CPU where there is no card
 
 The model is a BERT of the size of MiniLM-L6 with random weights, the data are random token sequences: nothing is
@@ -23,6 +24,7 @@ from datasets import Dataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -86,7 +88,7 @@ class Bench:
             "full_determinism": True, "learning_rate": 1e-4,
         }  # fmt: skip
         config_class = WeightedLossConfig if kind is WeightedLossTrainer else TrainingArguments
-        return kind(
+        trainer = kind(
             model=self.model(dropout),
             args=config_class(os.path.join(self.folder, str(time.time_ns())), **defaults | config),
             train_dataset=self.train_data,
@@ -94,6 +96,8 @@ class Bench:
             data_collator=collate,
             callbacks=list(callbacks),
         )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
@@ -146,6 +150,8 @@ def legs(bench: Bench, name: str, config: dict) -> None:
 
 def memory(bench: Bench) -> None:
     """Peak memory on the card of a sweep of four legs over that of one fine-tune."""
+    if not CUDA:
+        return
     peaks = []
     for callbacks in ([], [RatioSweepCallback(ratios=[1, 2, 7, 60])]):
         gc.collect(), torch.cuda.empty_cache(), torch.cuda.reset_peak_memory_stats()
@@ -164,7 +170,7 @@ def timed(function) -> float:
     return time.perf_counter() - started
 
 
-def speed(bench: Bench, rounds: int) -> None:
+def speed(bench: Bench, rounds: int = 3) -> None:
     """One epoch of training against the Trainer's, and a sweep against as many fine-tunes; in turns."""
     modes = {"fp32": {}, "bf16": {"bf16": True}, "bf16, pinned memory": {"bf16": True, "dataloader_pin_memory": True}}
     for name, config in modes.items():
@@ -199,15 +205,8 @@ def row(name: str, value: object) -> None:
     print(f"| {name} | {value if isinstance(value, str) else f'{value:.3g}'} |", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="A tiny model, to try the script.")
-    options = parser.parse_args()
-    transformers.logging.set_verbosity_error()
-    device = torch.cuda.get_device_name() if CUDA else "CPU"
-    print(f"{device}, torch {torch.__version__}, transformers {transformers.__version__}\n\n| | |\n|---|---|")
-    bench = Bench(options.tiny)
-    exactness(bench)
+def all_legs(bench: Bench) -> None:
+    """Every leg against the stand-alone run, in each mode of the Trainer."""
     modes = {"fp32": {}}
     if CUDA:
         modes |= {
@@ -219,9 +218,22 @@ def main() -> None:
     for name, config in modes.items():
         legs(bench, name, config)
         torch.backends.cuda.matmul.allow_tf32 = False
-    if CUDA:
-        memory(bench)
-    speed(bench, rounds=2 if options.tiny else 3)
+
+
+PARTS = {"exactness": exactness, "legs": all_legs, "memory": memory, "speed": speed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="What to measure. Default: everything.")
+    parser.add_argument("--tiny", action="store_true", help="A tiny model, to try the script.")
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    device = torch.cuda.get_device_name() if CUDA else "CPU"
+    print(f"{device}, torch {torch.__version__}, transformers {transformers.__version__}\n\n| | |\n|---|---|")
+    bench = Bench(options.tiny)
+    for part in options.parts or PARTS:
+        PARTS[part](bench)
 
 
 if __name__ == "__main__":

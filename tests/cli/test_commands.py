@@ -123,6 +123,7 @@ def test_the_chosen_model_is_tested_once_on_held_out_data(run, flags, spam_file,
     printed = run("sweep", *flags, "--output_dir", out, "--ratios", 1, 7, "--test_file", spam_file)
     results = json.loads((out / "test_results.json").read_text())
     assert printed.count("On the held-out test data the model has precision") == 1
+    assert "{" not in printed
     assert f"precision {results['test_precision']:.3f}, recall {results['test_recall']:.3f}" in printed
     assert results["test_tp"] + results["test_fn"] == 20
     assert "test texts are in the training data too" in printed

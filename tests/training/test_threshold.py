@@ -84,6 +84,8 @@ def test_several_labels_or_classes_have_one_number_each(problem_type):
     before = logits_of(model)
     apply_threshold(model, (0.5, -1, 2))
     assert np.allclose(logits_of(model), before - [0.5, -1, 2], atol=1e-6)
+    apply_threshold(model, 0.0)
+    assert np.allclose(logits_of(model), before, atol=1e-6)
 
 
 def test_an_adapter_saves_the_threshold_with_its_head(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
 from ..errors import InvalidInputError, PushError, SweepStoppedError
@@ -228,7 +228,7 @@ def make_trainer(
 def finish(trainer: WeightedLossTrainer, data_args: DataArguments, test: Any, push_predictions: bool = False) -> None:
     """Test the trainer's model on held-out data, write its card, and push both when `push_to_hub` is set."""
     if test is not None:
-        print_evaluation(trainer, "test", trainer.evaluate(test, metric_key_prefix="test"))
+        print_evaluation(trainer, "test", test)
     card: dict[str, Any] = {"dataset": data_args.name, "dataset_tags": data_args.dataset_name}
     if trainer.args.push_to_hub:
         trainer.push_to_hub(push_predictions=push_predictions, **card)
@@ -237,8 +237,11 @@ def finish(trainer: WeightedLossTrainer, data_args: DataArguments, test: Any, pu
         trainer.create_model_card(**card)
 
 
-def print_evaluation(trainer: WeightedLossTrainer, split: str, metrics: dict[str, float]) -> None:
-    """Save the metrics of the "eval" or "test" data, and print the main ones."""
+def print_evaluation(trainer: WeightedLossTrainer, split: str, dataset: Any = None) -> None:
+    """Evaluate on the "eval" or "test" data, save the metrics, and print the main ones."""
+    for printer in (PrinterCallback, ProgressCallback):  # which would print a dictionary of all metrics
+        trainer.remove_callback(printer)
+    metrics = trainer.evaluate(dataset, metric_key_prefix=split)
     trainer.save_metrics(split, metrics)
     data = "held-out test data" if split == "test" else "evaluation data"
     scores = ", ".join(f"{label} {metrics[f'{split}_{label.lower()}']:.3f}" for label in ("precision", "recall", "F1"))

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_training(args, data_args, command.given)
         trainer, test = make_trainer(model_args, data_args, args)
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-        print_evaluation(trainer, "eval", trainer.evaluate())
+        print_evaluation(trainer, "eval")
         trainer.save_model()
         finish(trainer, data_args, test)
 

@@ -27,7 +27,7 @@ def apply_threshold(model: Any, threshold: float | Sequence[float]) -> None:
     threshold : float, or sequence of float of shape (n_labels,)
         With two classes, the log-odds above which an example is positive (`OperatingPoint.threshold`; the log-odds of a
         probability p are log(p / (1 − p))). With several labels per example one for each label, and with more classes what
-        is subtracted from each logit. 0 is the rule that was trained.
+        is subtracted from each logit. 0 is the rule that was trained, for any number of classes.
 
     Raises
     ------
@@ -48,10 +48,8 @@ def apply_threshold(model: Any, threshold: float | Sequence[float]) -> None:
         given = np.asarray(threshold, dtype=np.float64)
     except (TypeError, ValueError):  # no numbers, or lists of different lengths
         given = np.array(math.nan)
-    if (
-        given.shape not in ((config.num_labels,), *([()] if task is Task.BINARY else []))
-        or not np.isfinite(given).all()
-    ):
+    fits = given.shape == (config.num_labels,) or (given.ndim == 0 and (task is Task.BINARY or given == 0))
+    if not fits or not np.isfinite(given).all():
         one = "a finite number" if task is Task.BINARY else f"{config.num_labels} finite numbers, one for each label"
         raise InvalidInputError(f"threshold must be {one}, got {threshold!r}.")
     bias = _last_bias(model)
