@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from ..weighting.task import Task
 from .guarantee import certified_threshold, items_needed, split_to_certify, starting_threshold
-from .operating_point import OperatingPoint, Threshold, at_threshold, at_thresholds, best_threshold, best_thresholds
+from .metrics import positives_and_scores
+from .operating_point import OperatingPoint, Predictions, at_threshold, at_thresholds
 from .points import SweepPoint
 from .requirement import Requirement, calls_everything_positive
+from .thresholds import best_threshold, best_thresholds
 
 Thresholds = Literal["any", "argmax"]
 
@@ -81,7 +83,7 @@ class Choice:
 def choose(
     requirement: Requirement,
     legs: Sequence[SweepPoint],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    predictions: Predictions,
     thresholds: Thresholds = "any",
     task: Task = Task.BINARY,
     positive_label: int = 1,
@@ -110,7 +112,7 @@ def choose(
 def choose_each(
     requirements: Sequence[Requirement],
     legs: Sequence[SweepPoint],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    predictions: Predictions,
     task: Task = Task.BINARY,
     positive_label: int = 1,
     counts: Any = None,
@@ -136,16 +138,16 @@ def choose_each(
 def leg_scores(
     requirement: Requirement,
     legs: Sequence[SweepPoint],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    predictions: Predictions,
     thresholds: Thresholds = "any",
     task: Task = Task.BINARY,
     positive_label: int = 1,
     counts: Any = None,
-) -> list[tuple[float, Threshold]]:
-    """How well each leg meets a requirement, and with which threshold; the parameters are those of `choose`."""
+) -> list[float]:
+    """How well each leg meets a requirement; the parameters are those of `choose`."""
     if thresholds == "argmax" or requirement.objective == "break-even":  # which is a question about the ratio
-        return [(float(requirement.score(leg)), 0.0) for leg in legs]
-    return [best_threshold(requirement, *predictions(leg), task, positive_label, counts) for leg in legs]
+        return [float(requirement.score(leg)) for leg in legs]
+    return [best_threshold(requirement, *predictions(leg), task, positive_label, counts)[0] for leg in legs]
 
 
 def _at_argmax(requirement: Requirement, legs: Sequence[SweepPoint]) -> Choice:
@@ -156,10 +158,7 @@ def _at_argmax(requirement: Requirement, legs: Sequence[SweepPoint]) -> Choice:
 
 
 def _certified(
-    requirement: Requirement,
-    legs: Sequence[SweepPoint],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
-    positive_label: int,
+    requirement: Requirement, legs: Sequence[SweepPoint], predictions: Predictions, positive_label: int
 ) -> Choice:
     """The leg is chosen on some items and its threshold certified on the others, so that the choice is no luck."""
     part, rest = split_to_certify(len(predictions(legs[0])[1]))
@@ -169,10 +168,7 @@ def _certified(
         of_part.append(best_threshold(requirement, logits[part], labels[part], positive_label=positive_label))
     best = int(np.argmax([value for value, _ in of_part]))
     logits, labels = predictions(legs[best])
-    scores, positives = (
-        logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label],
-        labels == positive_label,
-    )
+    positives, scores = positives_and_scores(logits, labels, Task.BINARY, positive_label)
     start = starting_threshold(requirement, positives[part], scores[part])
     threshold = certified_threshold(requirement, positives[rest], scores[rest], start)
     if threshold is not None:

@@ -8,9 +8,10 @@ from ..weighting.task import Task
 from .bootstrap import bootstrap, interval
 from .choice import choose
 from .files import Split
-from .operating_point import OperatingPoint, as_vector, at_threshold, best_threshold
+from .operating_point import OperatingPoint, as_vector, at_threshold
 from .ratio_sweep import RatioSweep
 from .requirement import Requirement
+from .thresholds import best_threshold
 
 NATURAL, RATIO, THRESHOLD, PAIR = (
     "natural ratio at argmax",
