@@ -14,7 +14,7 @@ from ..errors import InvalidInputError, reason
 from ..weighting.class_weights import ClassWeights
 from ..weighting.task import Task
 from .bootstrap import Intervals, bootstrap, interval
-from .choice import Choice, Thresholds, choose, leg_scores
+from .choice import Choice, Thresholds, choose, leg_scores, recorded_choice
 from .files import PREDICTIONS_FOLDER, SWEEP_FILE
 from .points import FailedLeg, SweepPoint
 from .record import read_record
@@ -153,7 +153,8 @@ class RatioSweep(SweepData):
         ----------
         requirement : str, optional
             `f1`, `f0.5`, `mcc`, `recall>=0.95`, `precision>=0.9`, `flagged<=200 per 10000`, several of these bounds joined
-            by `and`, `cost fp=1 fn=20` or `break-even` (see `Requirement.parse`); the requirement of the sweep when None.
+            by `and`, `cost fp=1 fn=20`, `cost [[0, 1, 1], [20, 0, 5], [1, 1, 0]]` or `break-even` (see
+            `Requirement.parse`); the requirement of the sweep when None.
         threshold : {"any", "argmax"}, optional
             "argmax" compares the trained ratios alone. So does `break-even`, which is a question about the ratio. When
             None, "any" for a requirement that is given, and that of the sweep for its own.
@@ -161,8 +162,8 @@ class RatioSweep(SweepData):
         Raises
         ------
         InvalidInputError
-            When that is not a requirement or none for this task, no leg has finished, or thresholds are compared without
-            predictions on disk.
+            When that is not a requirement or none for this task, no leg has finished, or what it compares needs the
+            predictions, and they are not on disk.
 
         Examples
         --------
@@ -172,9 +173,7 @@ class RatioSweep(SweepData):
         if threshold not in ("any", "argmax", None):
             raise InvalidInputError(f"threshold must be 'any' or 'argmax', got {threshold!r}.")
         threshold = threshold or (self.threshold if requirement is None else "any")
-        requirement = self.requirement if requirement is None else requirement
-        wanted = Requirement.parse(requirement)
-        wanted.check(self.task)
+        wanted = self._requirement(requirement)
         if wanted.confidence is not None and self.points and self.unit == "tokens":
             raise InvalidInputError(
                 f"{wanted.text} needs independent examples, which tokens are not: leave the @ out."
@@ -185,20 +184,25 @@ class RatioSweep(SweepData):
             )
         if not self.points:
             raise InvalidInputError("the sweep has no finished leg to choose from: let it run.")
-        if threshold == "any" and not self.is_measurable:
-            if self.operating_point is not None and requirement == self.requirement and self.threshold == "any":
-                is_met = not self.kept_because.startswith("nearest") and "without a guarantee" not in self.kept_because
-                return Choice(wanted, self.operating_point, met=is_met)
+        if (threshold == "any" or wanted.costs) and not self.is_measurable:
+            if self.operating_point is not None and (wanted, threshold) == (self._requirement(), self.threshold):
+                return recorded_choice(wanted, self.operating_point, self.kept_because)
+            why = "prices what each class is taken for" if wanted.costs else "compares thresholds"
+            instead = "f1 and threshold='argmax'" if wanted.costs else "threshold='argmax'"
             raise InvalidInputError(
-                f"{wanted.text} compares thresholds, which needs the predictions, and they are not here: write "
-                "threshold='argmax' to compare the trained ratios alone."
+                f"{wanted.text} {why}, which needs the predictions, and they are not here: write {instead} to compare the "
+                "trained ratios alone."
             )
         return choose(wanted, self.points, self.predictions, threshold, self.task, self.positive_label, self.counts)
 
     def scores(self) -> list[float]:
         """How well each point meets the requirement of the sweep, as `choose` compares them."""
-        asked = Requirement.parse(self.requirement), self.points, self.predictions, self.threshold
+        asked = self._requirement(), self.points, self.predictions, self.threshold
         return leg_scores(*asked, self.task, self.positive_label, self.counts)
+
+    def _requirement(self, text: str | None = None) -> Requirement:
+        requirement = Requirement.parse(self.requirement if text is None else text)
+        return requirement.for_classes(self.task, len(self.label_names), self.positive_label)
 
     def break_even(self) -> float | None:
         """The ratio at which precision equals recall, interpolated in log w_r; None when the curves do not cross.

@@ -178,6 +178,11 @@ class _Exponents:
             counts.append((tp, predicted - tp, actual - tp, weights.sum(-1, keepdims=True) - predicted - actual + tp))
         return Confusion(*(np.stack(part, axis=-2) for part in zip(*counts, strict=True)))
 
+    def expected_costs(self, costs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        # One product for each exponent: of equal decisions the costs are equal to the last bit, and the first is chosen.
+        of_exponents = [weights @ costs[self._labels, predictions] for predictions in self._predictions]
+        return np.stack(of_exponents, axis=-1) / weights.sum(-1, keepdims=True)
+
 
 def _steadied(
     requirements: Sequence[Requirement], family: _Cuts | _Exponents, num_resamples: int
@@ -186,8 +191,14 @@ def _steadied(
     resamples, size = _resamples(family.num_items, num_resamples), max(1, 10_000_000 // family.num_items)
     values = np.zeros((len(requirements), len(family.positions)))
     for start in range(0, len(resamples), size):  # which bounds the memory
-        counts = family.confusion(resamples[start : start + size].astype(np.float64))
-        values += [requirement.score(counts).sum(axis=0) / len(resamples) for requirement in requirements]
+        weights = resamples[start : start + size].astype(np.float64)
+        counts = family.confusion(weights)
+        for requirement, of_requirement in zip(requirements, values, strict=True):
+            if requirement.costs and isinstance(family, _Exponents):
+                scores = -family.expected_costs(np.array(requirement.costs), weights)
+            else:
+                scores = requirement.score(counts)
+            of_requirement += scores.sum(axis=0) / len(resamples)
     on_items = family.confusion(np.ones((1, family.num_items)))
     for requirement, of_requirement in zip(requirements, values, strict=True):
         if requirement.bounds:
