@@ -17,8 +17,8 @@ from sklearn.model_selection import TunedThresholdClassifierCV
 
 from weighloss import RatioSweep
 from weighloss.results.metrics import confusion
-from weighloss.results.operating_point import best_threshold
 from weighloss.results.requirement import Requirement
+from weighloss.results.thresholds import best_threshold
 
 REQUIREMENTS = ("recall>=0.9", "recall>=0.95", "precision>=0.9", "f1")
 FEW = {  # the ratios of few legs, as multiples of the natural ratio; None is the unweighted leg

@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_curve
 from results.sweeps import ARTICLE, golden_sweep, make_point, make_sweep
 from weighloss import FailedLeg, InvalidInputError, OperatingPoint, RatioSweep, plot_sweep
 from weighloss.results.files import write_predictions
-from weighloss.results.operating_point import over_all_thresholds
+from weighloss.results.thresholds import over_all_thresholds
 
 
 def text_of(figure) -> str:

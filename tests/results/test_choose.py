@@ -35,6 +35,8 @@ REQUIREMENTS = [
         ("recall>=0.95 @90%", "recall>=0.95 @90%"),
         ("cost fp=1, fn=20", "cost fp=1 fn=20"),
         ("cost fp=0.00001 fn=12345678", "cost fp=1e-05 fn=12345678"),
+        ("cost [[0,1],[20,0]]", "cost [[0, 1], [20, 0]]"),
+        ("Cost[[0, 1.50, 1E-5], [20, 0, 5], [1, 1, 0]]", "cost [[0, 1.5, 1e-05], [20, 0, 5], [1, 1, 0]]"),
         ("recall>=0.95123456", "recall>=0.95123456"),
         ("breakeven", "break-even"),
         ("MCC", "mcc"),
@@ -59,6 +61,18 @@ def test_requirements_are_understood_as_they_are_written(written, text):
         ("f0", "write 'f1'"),
         ("cost 3", "write 'cost fp=1 fn=20'"),
         ("cost fp=0 fn=0", "write 'cost fp=1 fn=20'"),
+        ("cost [0, 1]", "must have a square matrix of finite costs of at least 0"),
+        ("cost [[0]]", "must have a square matrix"),
+        ("cost [[0, 1], [1]]", "must have a square matrix"),
+        ("cost [[0, 1, 2], [1, 0, 2]]", "must have a square matrix"),
+        ("cost [[0, -1], [20, 0]]", "such as cost [[0, 1, 1], [20, 0, 5], [1, 1, 0]]"),
+        ("cost [[0, 1e999], [20, 0]]", "must have a square matrix of finite costs"),
+        (f"cost [[0, {10**400}], [20, 0]]", "must have a square matrix of finite costs"),
+        ("cost [[0, 0], [0, 0]]", "one of them above 0"),
+        ("cost [[0, 1], [20, 0]", "must have a square matrix"),
+        ("cost " + "[" * 9000, "is not a requirement"),
+        ("cost " + "[" * 9000 + "]", "must have a square matrix"),
+        ("cost [[0, nan], [20, 0]]", "or one of f1"),
         ("recall>=0.9 @100%", "between 0% and 100%"),
         ("recall>=0.9 @0.9", "such as @90%"),
         ("recall>=0.9 and recall>=0.5", "two bounds of the same kind"),
@@ -192,7 +206,7 @@ def test_what_has_no_meaning_for_a_task_is_refused():
 def test_many_requirements_are_answered_at_once_as_they_are_one_by_one(name):
     sweep = golden_sweep(name)
     asked = ["f1", "recall>=0.8", "precision>=0.7", "recall>=0.6 and precision>=0.6"]
-    asked += ["cost fp=1 fn=20"] if name != "several_classes" else []
+    asked += ["cost fp=1 fn=20"] if name != "several_classes" else ["cost [[0, 1, 1], [20, 0, 5], [1, 1, 0]]"]
     task = sweep.task, sweep.positive_label, sweep.counts
     together = choose_each([Requirement.parse(text) for text in asked], sweep.points, sweep.predictions, *task)
     assert together == [sweep.choose(text) for text in asked]

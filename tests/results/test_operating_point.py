@@ -8,8 +8,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve
 from results.sweeps import make_point
 from weighloss import Task
 from weighloss.results.metrics import Confusion, confusion, expected_calibration_error
-from weighloss.results.operating_point import at_threshold, best_threshold, confusion_at_thresholds
+from weighloss.results.operating_point import at_threshold
 from weighloss.results.requirement import Requirement
+from weighloss.results.thresholds import best_threshold, confusion_at_thresholds
 
 REQUIREMENTS = [
     "f1", "f0.5", "mcc", "recall>=0.8", "precision>=0.7", "flagged<=0.3", "recall>=0.8 and precision>=0.5",

@@ -206,6 +206,7 @@ def test_several_classes_sweep_by_macro_averages(tmp_path, caplog):
         ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 0)}, "recall need both classes"),
         ({"eval_data": make_data(40, 0).filter(lambda row: row["label"] == 1)}, "recall need both classes"),
         ({"config": {"class_weights": [1, 2]}}, "no ratio to sweep over"),
+        ({"callback": {"choose": "cost [[0, 1, 1], [9, 0, 5], [1, 1, 0]]"}}, "has a 3 x 3 matrix: .* the 2 classes"),
         (
             {"preprocess_logits_for_metrics": lambda logits, labels: logits, "compute_metrics": lambda p: {}},
             "preprocess",

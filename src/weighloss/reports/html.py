@@ -11,9 +11,10 @@ from jinja2 import Environment, StrictUndefined
 
 from ..errors import InvalidInputError
 from ..results.choice import Choice, choose_each
-from ..results.operating_point import OperatingPoint, confusion_at_thresholds, over_all_thresholds
+from ..results.operating_point import OperatingPoint
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
+from ..results.thresholds import confusion_at_thresholds, over_all_thresholds
 from ..weighting.task import Task
 from .curves import bands_of, footnote, frontier, placed_names, short
 from .text import COLUMNS, marked_choice, of_100, rows

@@ -13,8 +13,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..errors import InvalidInputError
 from ..results.choice import Choice
-from ..results.operating_point import over_all_thresholds
 from ..results.ratio_sweep import RatioSweep
+from ..results.thresholds import over_all_thresholds
 from ..weighting.task import Task
 from .curves import bands_of, footnote, frontier, placed_names, short
 from .text import marked_choice

@@ -90,16 +90,7 @@ def bootstrap(
     num_items = len(outcomes[0])
     flat = np.concatenate([leg.reshape(num_items, -1) for leg in outcomes], axis=1).astype(np.float32)
     generator = np.random.default_rng(seed)
-    chunk = max(1, 20_000_000 // num_items)  # bounds the memory
-    sums = np.concatenate(
-        [
-            generator.multinomial(
-                num_items, np.full(num_items, 1 / num_items), min(chunk, num_resamples - start)
-            ).astype(np.float32)
-            @ flat
-            for start in range(0, num_resamples, chunk)
-        ]
-    )
+    sums = resampled_sums(flat, num_resamples, generator)
     # Macro averages get no added items: they are over many items, and one item more in each class would bias them.
     added = generator.poisson(1, size=(3, num_resamples, 1)) * (task is not Task.MULTICLASS)
     hit, false, missed = added
@@ -110,6 +101,15 @@ def bootstrap(
         negative = counted - predicted - actual + true
         legs.append(Confusion(true + hit, predicted - true + false, actual - true + missed, negative))
     return Intervals(level, tuple(legs))
+
+
+def resampled_sums(values: np.ndarray, num_resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Sums over the items of each bootstrap resample: float array (n_items, n_columns) to (n_resamples, n_columns)."""
+    num_items = len(values)
+    shares, chunk = np.full(num_items, 1 / num_items), max(1, 20_000_000 // num_items)  # which bounds the memory
+    sizes = (min(chunk, num_resamples - start) for start in range(0, num_resamples, chunk))
+    draws = (generator.multinomial(num_items, shares, size) for size in sizes)
+    return np.concatenate([drawn.astype(values.dtype) @ values for drawn in draws])
 
 
 def interval(values: np.ndarray, level: float) -> np.ndarray:

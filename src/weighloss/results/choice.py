@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from ..weighting.task import Task
 from .guarantee import certified_threshold, items_needed, split_to_certify, starting_threshold
-from .operating_point import OperatingPoint, Threshold, at_threshold, at_thresholds, best_threshold, best_thresholds
+from .metrics import positives_and_scores
+from .operating_point import OperatingPoint, Predictions, at_threshold, at_thresholds
 from .points import SweepPoint
 from .requirement import Requirement, calls_everything_positive
+from .thresholds import best_threshold, best_thresholds
 
 Thresholds = Literal["any", "argmax"]
 
@@ -31,6 +33,9 @@ class Choice:
         Why no guarantee could be given; empty where one is given, or none was asked for.
     not_counted : tuple of float
         Ratios whose legs call everything positive at argmax, and so reach no least recall or precision.
+    cost : float or None
+        Expected cost per item on the evaluation set, for a requirement of costs; None for a cost matrix of several classes
+        whose predictions are not on disk.
     """
 
     requirement: Requirement
@@ -38,6 +43,7 @@ class Choice:
     met: bool
     why_not: str = ""
     not_counted: tuple[float, ...] = ()
+    cost: float | None = None
 
     @property
     def because(self) -> str:
@@ -56,8 +62,8 @@ class Choice:
         at = f"w_r = {point.ratio:.4g}{with_threshold}: precision {point.precision:.3f}, recall {point.recall:.3f}"
         if not point.is_argmax and isinstance(point.threshold, float):
             at += f", {point.flagged:.1%} flagged"
-        if wanted.objective == "cost":
-            at += f", cost {wanted.cost(point):.4g} per item"
+        if self.cost is not None:
+            at += f", cost {self.cost:.4g} per item"
         if calls_everything_positive(point):
             at += "; it calls everything positive"
         if self.met:
@@ -81,7 +87,7 @@ class Choice:
 def choose(
     requirement: Requirement,
     legs: Sequence[SweepPoint],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    predictions: Predictions,
     thresholds: Thresholds = "any",
     task: Task = Task.BINARY,
     positive_label: int = 1,
@@ -95,13 +101,13 @@ def choose(
     legs : sequence of SweepPoint
         At least one.
     predictions : callable
-        Returns logits and labels of a leg; called only where the threshold may move.
+        Returns logits and labels of a leg; called only where the threshold may move, or for a cost matrix.
     thresholds : {"any", "argmax"}
     task, positive_label, counts
         As for `best_threshold`.
     """
     if thresholds == "argmax" or requirement.objective == "break-even":
-        return _at_argmax(requirement, legs)
+        return _at_argmax(requirement, legs, predictions)
     if requirement.confidence is not None:
         return _certified(requirement, legs, predictions, positive_label)
     return choose_each([requirement], legs, predictions, task, positive_label, counts)[0]
@@ -110,7 +116,7 @@ def choose(
 def choose_each(
     requirements: Sequence[Requirement],
     legs: Sequence[SweepPoint],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    predictions: Predictions,
     task: Task = Task.BINARY,
     positive_label: int = 1,
     counts: Any = None,
@@ -127,39 +133,40 @@ def choose_each(
     distinct = sorted(set(chosen))
     points = at_thresholds([(legs[i], threshold) for i, threshold in distinct], predictions, task, positive_label)
     measured = [points[distinct.index(rule)] for rule in chosen]
-    return [
-        Choice(requirement, point, _met(requirement, point))
-        for requirement, point in zip(requirements, measured, strict=True)
-    ]
+    return [_choice(*pair, predictions) for pair in zip(requirements, measured, strict=True)]
 
 
 def leg_scores(
     requirement: Requirement,
     legs: Sequence[SweepPoint],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    predictions: Predictions,
     thresholds: Thresholds = "any",
     task: Task = Task.BINARY,
     positive_label: int = 1,
     counts: Any = None,
-) -> list[tuple[float, Threshold]]:
-    """How well each leg meets a requirement, and with which threshold; the parameters are those of `choose`."""
+) -> list[float]:
+    """How well each leg meets a requirement; the parameters are those of `choose`."""
     if thresholds == "argmax" or requirement.objective == "break-even":  # which is a question about the ratio
-        return [(float(requirement.score(leg)), 0.0) for leg in legs]
-    return [best_threshold(requirement, *predictions(leg), task, positive_label, counts) for leg in legs]
+        return [_score(requirement, OperatingPoint.at_argmax(leg), predictions) for leg in legs]
+    return [best_threshold(requirement, *predictions(leg), task, positive_label, counts)[0] for leg in legs]
 
 
-def _at_argmax(requirement: Requirement, legs: Sequence[SweepPoint]) -> Choice:
-    scores = [float(requirement.score(leg)) for leg in legs]
+def recorded_choice(requirement: Requirement, point: OperatingPoint, because: str) -> Choice:
+    """The choice that a sweep was kept with, without the predictions that it was made on."""
+    met = not because.startswith("nearest") and "without a guarantee" not in because
+    has_cost = requirement.objective == "cost" and not requirement.costs
+    return Choice(requirement, point, met, cost=float(requirement.cost(point)) if has_cost else None)
+
+
+def _at_argmax(requirement: Requirement, legs: Sequence[SweepPoint], predictions: Predictions) -> Choice:
+    scores = leg_scores(requirement, legs, predictions, "argmax")
     point = OperatingPoint.at_argmax(legs[scores.index(max(scores))])
     everything = {leg.ratio for leg in legs if requirement.bounds and calls_everything_positive(leg)}
-    return Choice(requirement, point, _met(requirement, point), not_counted=tuple(sorted(everything)))
+    return replace(_choice(requirement, point, predictions), not_counted=tuple(sorted(everything)))
 
 
 def _certified(
-    requirement: Requirement,
-    legs: Sequence[SweepPoint],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
-    positive_label: int,
+    requirement: Requirement, legs: Sequence[SweepPoint], predictions: Predictions, positive_label: int
 ) -> Choice:
     """The leg is chosen on some items and its threshold certified on the others, so that the choice is no luck."""
     part, rest = split_to_certify(len(predictions(legs[0])[1]))
@@ -169,10 +176,7 @@ def _certified(
         of_part.append(best_threshold(requirement, logits[part], labels[part], positive_label=positive_label))
     best = int(np.argmax([value for value, _ in of_part]))
     logits, labels = predictions(legs[best])
-    scores, positives = (
-        logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label],
-        labels == positive_label,
-    )
+    positives, scores = positives_and_scores(logits, labels, Task.BINARY, positive_label)
     start = starting_threshold(requirement, positives[part], scores[part])
     threshold = certified_threshold(requirement, positives[rest], scores[rest], start)
     if threshold is not None:
@@ -190,5 +194,14 @@ def _certified(
     return Choice(requirement, point, met=False, why_not=why)
 
 
-def _met(requirement: Requirement, point: OperatingPoint) -> bool:
-    return not requirement.bounds or float(requirement.score(point)) >= 1
+def _choice(requirement: Requirement, point: OperatingPoint, predictions: Predictions) -> Choice:
+    score = _score(requirement, point, predictions)
+    cost = -score if requirement.objective == "cost" else None
+    return Choice(requirement, point, not requirement.bounds or score >= 1, cost=cost)
+
+
+def _score(requirement: Requirement, point: OperatingPoint, predictions: Predictions) -> float:
+    if not requirement.costs:
+        return float(requirement.score(point))
+    logits, labels = predictions(point.leg)
+    return -float(requirement.costs_of(logits - np.asarray(point.threshold), labels).mean())

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..weighting.task import Task
-from .bootstrap import bootstrap, interval
+from .bootstrap import bootstrap, interval, resampled_sums
 from .choice import choose
 from .files import Split
-from .operating_point import OperatingPoint, as_vector, at_threshold, best_threshold
+from .operating_point import OperatingPoint, as_vector, at_threshold
 from .ratio_sweep import RatioSweep
 from .requirement import Requirement
+from .thresholds import best_threshold
 
 NATURAL, RATIO, THRESHOLD, PAIR = (
     "natural ratio at argmax",
@@ -98,12 +99,17 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
         predictions.append(
             (logits - as_vector(rule.threshold, logits.shape[1], sweep.task, sweep.positive_label), labels)
         )
-    of_pair, of_threshold = map(
-        wanted.objective_of, bootstrap(predictions, sweep.task, sweep.positive_label).resampled
-    )
-    measured = [_on_test(sweep, rule) if has_test else rule for rule in (best.point, alone)]
-    difference = wanted.objective_of(measured[0]) - wanted.objective_of(measured[1])
-    low, high = interval(of_pair - of_threshold, 0.95).tolist()
+    if wanted.costs:
+        of_pair_items, of_threshold_items = (wanted.costs_of(*predicted) for predicted in predictions)
+        saved = of_threshold_items - of_pair_items
+        difference = saved.mean()
+        resampled = resampled_sums(saved[:, None], 1000, np.random.default_rng(0))[:, 0] / len(saved)
+    else:
+        of_pair, of_threshold = bootstrap(predictions, sweep.task, sweep.positive_label).resampled
+        resampled = wanted.objective_of(of_pair) - wanted.objective_of(of_threshold)
+        measured = [_on_test(sweep, rule) if has_test else rule for rule in (best.point, alone)]
+        difference = wanted.objective_of(measured[0]) - wanted.objective_of(measured[1])
+    low, high = interval(resampled, 0.95).tolist()
     return Comparison(wanted, rules, on_test, float(difference), (low, high), is_matched)
 
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from .operating_point import MIN_GAP, confusion_at_thresholds
 from .requirement import Requirement
+from .thresholds import MIN_GAP, confusion_at_thresholds
 
 _SHARE_TO_CHOOSE = 1 / 3  # of the items; the others certify
 

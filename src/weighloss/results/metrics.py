@@ -183,6 +183,19 @@ def decisions(logits: np.ndarray, labels: np.ndarray, task: Task) -> tuple[np.nd
     return (logits[counted] > 0).astype(np.int64), labels[counted].astype(np.int64)
 
 
+def positives_and_scores(
+    logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each item is positive, and its log-odds: bool and float64 arrays of shape (n_items,).
+
+    With several labels per example every label that counts is an item. More than two classes have no single score.
+    """
+    if task is Task.MULTILABEL:
+        counted = labels != IGNORE_INDEX
+        return labels[counted] == 1, logits[counted].astype(np.float64)
+    return labels == positive_label, logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label]
+
+
 def logits_and_labels(prediction: Any, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of a `transformers.EvalPrediction` or `PredictionOutput`, in the shapes that `decisions` takes.
 

@@ -1,27 +1,19 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..weighting.class_weights import ClassWeights
-from ..weighting.labels import IGNORE_INDEX
 from ..weighting.task import Task
 from .bootstrap import bootstrap
-from .metrics import Confusion, averaged, decisions
+from .metrics import averaged, decisions
 from .points import INTERVALS, MEASURED, SweepPoint
-from .requirement import Requirement, flagged
+from .requirement import flagged
 
 Threshold = float | tuple[float, ...]
-
-_MISSED_HERE = 10  # more than scores can differ
-_MAX_CUTS = 1000  # of one leg; more are not told apart by a few thousand positives
-MIN_GAP = 1e-4  # between scores: a threshold in a smaller one would decide otherwise on another machine
-_EXPONENTS = np.linspace(-2, 2, 41)
+Predictions = Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]]  # logits and labels of a leg
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ def at_threshold(
 
 def at_thresholds(
     rules: Sequence[tuple[SweepPoint, Threshold]],
-    predictions: Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]],
+    predictions: Predictions,
     task: Task,
     positive_label: int = 1,
 ) -> list[OperatingPoint]:
@@ -145,193 +137,3 @@ def as_vector(threshold: Threshold, num_labels: int, task: Task, positive_label:
     if np.ndim(threshold) == 0 and task is Task.BINARY:
         return np.where(np.arange(num_labels) == positive_label, threshold, 0.0)
     return np.broadcast_to(np.asarray(threshold, dtype=np.float64), (num_labels,)).copy()
-
-
-def best_threshold(
-    requirement: Requirement,
-    logits: np.ndarray,
-    labels: np.ndarray,
-    task: Task = Task.BINARY,
-    positive_label: int = 1,
-    counts: Any = None,
-    num_resamples: int = 100,
-) -> tuple[float, Threshold]:
-    """How well one leg can meet a requirement, and the threshold with which it does.
-
-    The threshold that is best on the very items has partly been lucky. So it is the one with the best mean score over
-    bootstrap resamples of them. Where a bound holds, 1 is added to a score, so that it holds on most resamples, and
-    probably on new data too. A threshold that misses a bound on the items themselves is taken only where all of them do.
-
-    Parameters
-    ----------
-    requirement : Requirement
-    logits, labels : arrays as `RatioSweep.predictions` returns them
-    task : Task
-    positive_label : int, default 1
-    counts : int array of shape (n_classes,), optional
-        Training labels of each class. With more than two classes the thresholds are −log w(r′), the weights of these counts
-        at a ratio r′ that is applied after training.
-    num_resamples : int, default 100
-        0 for the threshold that is best on these very items.
-
-    Returns
-    -------
-    score : float
-        The mean of `Requirement.score`, less 10 where no threshold holds the bounds on these items.
-    threshold : float or tuple of float, see `OperatingPoint`
-    """
-    return best_thresholds([requirement], logits, labels, task, positive_label, counts, num_resamples)[0]
-
-
-def best_thresholds(
-    requirements: Sequence[Requirement],
-    logits: np.ndarray,
-    labels: np.ndarray,
-    task: Task = Task.BINARY,
-    positive_label: int = 1,
-    counts: Any = None,
-    num_resamples: int = 100,
-) -> list[tuple[float, Threshold]]:
-    """`best_threshold` for each of several requirements of the same leg, which is resampled once for all of them."""
-    if task is Task.MULTICLASS:
-        family = _Exponents(logits, labels, np.asarray(counts))
-        found = _steadied(requirements, family, num_resamples)
-        return [(value, tuple(family.threshold(exponent).tolist())) for value, exponent in found]
-    if task is Task.BINARY:
-        scores = logits[:, positive_label].astype(np.float64) - logits[:, 1 - positive_label]
-        return list(_steadied(requirements, _Cuts(labels == positive_label, scores), num_resamples))
-    of_labels = []
-    for of_label, truth in zip(logits.T, labels.T, strict=True):
-        counted = truth != IGNORE_INDEX
-        if (truth[counted] == 1).any():
-            cuts = _Cuts(truth[counted] == 1, of_label[counted].astype(np.float64))
-            of_labels.append(_steadied(requirements, cuts, num_resamples))
-        else:  # there is nothing to choose a threshold by
-            of_labels.append([(math.nan, 0.0)] * len(requirements))
-    best: list[tuple[float, Threshold]] = []
-    for of_requirement in zip(*of_labels, strict=True):
-        values, thresholds = zip(*of_requirement, strict=True)
-        best.append((float(np.nanmean(values)), tuple(thresholds)))
-    return best
-
-
-def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, Confusion]:
-    """Confusion counts of a classifier at each of its thresholds.
-
-    Parameters
-    ----------
-    positives : bool array of shape (n_items,)
-    scores : float array of shape (n_items,)
-        The higher, the more probably positive.
-
-    Returns
-    -------
-    thresholds : float array of shape (n_thresholds,), descending
-        The distinct scores. An item is predicted positive where its score is at least the threshold.
-    confusion : Confusion of arrays of shape (n_thresholds, 1)
-    """
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # of the items with the same score
-    numbers = np.flatnonzero(last) + 1
-    return scores[order][last], _confusion(positives[order].astype(np.int64), np.ones(len(order), np.int64), numbers)
-
-
-def over_all_thresholds(
-    logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int = 1, counts: Any = None
-) -> Confusion:
-    """Confusion counts of a leg at every threshold of `best_threshold`; several labels per example have a common one.
-
-    Returns
-    -------
-    Confusion of arrays of shape (n_thresholds, 1), or (n_thresholds, n_classes) with more than two classes.
-    """
-    if task is Task.MULTICLASS:
-        family = _Exponents(logits, labels, np.asarray(counts))
-        return Confusion(*(part[0] for part in vars(family.confusion(np.ones((1, len(labels))))).values()))
-    if task is Task.BINARY:
-        return confusion_at_thresholds(
-            labels == positive_label, logits[:, positive_label] - logits[:, 1 - positive_label]
-        )[1]
-    counted = labels != IGNORE_INDEX
-    return confusion_at_thresholds(labels[counted] == 1, logits[counted])[1]
-
-
-def _confusion(positives: np.ndarray, weights: np.ndarray, numbers: np.ndarray) -> Confusion:
-    """Counts where each of these numbers of items are predicted positive; the items are in descending order of score."""
-    none = [(0, 0)] * (weights.ndim - 1) + [(1, 0)]
-    tp = np.pad(np.cumsum(positives * weights, axis=-1), none)
-    predicted = np.pad(np.cumsum(weights, axis=-1), none)
-    num_positive, num_items = tp[..., -1:], predicted[..., -1:]
-    tp, fp = tp[..., numbers], (predicted - tp)[..., numbers]
-    counts = tp, fp, num_positive - tp, num_items - num_positive - fp
-    return Confusion(*(part[..., None] for part in counts))
-
-
-class _Cuts:
-    """The thresholds of two classes that can be best: halfway between a positive and the next lower score, or above all."""
-
-    def __init__(self, positives: np.ndarray, scores: np.ndarray) -> None:
-        self.num_items, self._order = len(scores), np.argsort(-scores, kind="stable")
-        self._positives, scores = positives[self._order].astype(np.float64), scores[self._order]
-        ends = np.flatnonzero(np.append(-np.diff(scores) > MIN_GAP, True))
-        num_positives = np.cumsum(self._positives)[ends]
-        useful = ends[np.diff(num_positives, prepend=0) > 0]
-        if len(useful) > _MAX_CUTS:
-            useful = useful[np.linspace(0, len(useful) - 1, _MAX_CUTS).astype(int)]
-        self._numbers = np.append(0, useful + 1)
-        between = (scores + np.append(scores[1:], scores[-1] - 1)) / 2
-        self.positions = np.append(scores[0] + 1, between[useful])
-
-    def confusion(self, weights: np.ndarray) -> Confusion:
-        return _confusion(self._positives, weights[:, self._order], self._numbers)
-
-
-class _Exponents:
-    """The thresholds of more than two classes: α·log n_c, which is −log w_c at the ratio natural^α."""
-
-    def __init__(self, logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> None:
-        self.num_items, self._labels = len(labels), labels
-        log_weights = np.log(ClassWeights.from_counts(counts).weights)
-        self._per_exponent = -(log_weights - log_weights.mean())
-        self.positions = _EXPONENTS if np.ptp(self._per_exponent) > 0 else np.zeros(1)
-        self._predictions = [(logits - self.threshold(exponent)).argmax(-1) for exponent in self.positions]
-        self._classes = np.unique(np.concatenate([labels, *self._predictions]))
-
-    def threshold(self, exponent: float) -> np.ndarray:
-        return exponent * self._per_exponent
-
-    def confusion(self, weights: np.ndarray) -> Confusion:
-        actual = weights @ (self._labels[:, None] == self._classes)
-        counts = []
-        for predictions in self._predictions:
-            of_class = predictions[:, None] == self._classes
-            predicted = weights @ of_class
-            tp = weights @ (of_class & (predictions == self._labels)[:, None])
-            counts.append((tp, predicted - tp, actual - tp, weights.sum(-1, keepdims=True) - predicted - actual + tp))
-        return Confusion(*(np.stack(part, axis=-2) for part in zip(*counts, strict=True)))
-
-
-def _steadied(
-    requirements: Sequence[Requirement], family: _Cuts | _Exponents, num_resamples: int
-) -> list[tuple[float, float]]:
-    """How well the family can meet each requirement, and where: see `best_threshold`."""
-    resamples, size = _resamples(family.num_items, num_resamples), max(1, 10_000_000 // family.num_items)
-    values = np.zeros((len(requirements), len(family.positions)))
-    for start in range(0, len(resamples), size):  # which bounds the memory
-        counts = family.confusion(resamples[start : start + size].astype(np.float64))
-        values += [requirement.score(counts).sum(axis=0) / len(resamples) for requirement in requirements]
-    on_items = family.confusion(np.ones((1, family.num_items)))
-    for requirement, of_requirement in zip(requirements, values, strict=True):
-        if requirement.bounds:
-            of_requirement -= _MISSED_HERE * (requirement.score(on_items)[0] < 1)
-    best = values.argmax(axis=1)
-    return list(zip(values.max(axis=1).tolist(), family.positions[best].tolist(), strict=True))
-
-
-@lru_cache(maxsize=2)
-def _resamples(num_items: int, num_resamples: int) -> np.ndarray:
-    """How often each item is drawn: the same for every leg, so that legs are compared on the same items."""
-    if num_resamples == 0:
-        return np.ones((1, num_items), dtype=np.int16)
-    draws = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), num_resamples)
-    return draws.astype(np.int16)

@@ -62,7 +62,7 @@ class SweepPoint:
     @property
     def metrics(self) -> dict[str, Any]:
         """Precision, recall, F1, the losses as an evaluation reports them, and the intervals."""
-        names = ("precision", "recall", "f1", "precision_interval", "recall_interval")
+        names = ("precision", "recall", "f1", *INTERVALS)
         losses = {"loss": self.eval_loss, "plain_loss": self.eval_plain_loss}
         return {name: getattr(self, name) for name in names} | losses
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from ..weighting.task import Task
 
 _FORMS = (
     "f1, f0.5, mcc, recall>=0.95, precision>=0.9 @90%, recall>=0.95 and precision>=0.5, flagged<=200 per 10000, "
-    "cost fp=1 fn=20, break-even"
+    "cost fp=1 fn=20, cost [[0, 1], [20, 0]], break-even"
 )
+_THREE_CLASSES = "cost [[0, 1, 1], [20, 0, 5], [1, 1, 0]]"
 _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
 _BOUND = re.compile(rf"(recall|precision|flagged) ?([<>])=? ?{_NUMBER} ?(?:(%)|per {_NUMBER})?")
 _SIGN = {"recall": ">", "precision": ">", "flagged": "<"}
@@ -30,11 +32,13 @@ class Requirement:
     objective : {"f", "mcc", "precision", "recall", "cost", "break-even"}
         What is to be as high as possible (a cost, and the gap of the break-even, as low as possible) where the bounds hold.
     numbers : tuple of float
-        β of an F-measure; or the costs of a false positive and of a false negative.
+        β of an F-measure; or the costs of a true positive, a false positive, a false negative and a true negative.
     bounds : tuple of (str, float)
         Least `recall`, least `precision` and highest share `flagged`, as far as they are required.
     confidence : float or None
         Probability with which the bound is to hold on new data: see `guarantee`.
+    costs : tuple of tuple of float
+        Cost matrix, as it is written: the cost of an item by its true class (row) and its predicted class (column).
     """
 
     text: str
@@ -42,6 +46,7 @@ class Requirement:
     numbers: tuple[float, ...] = ()
     bounds: tuple[tuple[str, float], ...] = ()
     confidence: float | None = None
+    costs: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Requirement:
@@ -51,7 +56,9 @@ class Requirement:
         precision with such a recall. `precision>=0.9`: the highest recall with such a precision. `flagged<=200 per 10000`
         or `flagged<=2%`: the highest recall where no larger share is predicted positive. Several of these bounds joined by
         `and`: the highest F1, or the one of precision and recall that has no bound. `recall>=0.95 @90%`: with 90%
-        probability the recall on new data is at least 0.95. `cost fp=1 fn=20`: the lowest cost per item. `break-even`:
+        probability the recall on new data is at least 0.95. `cost fp=1 fn=20`: the lowest cost per item.
+        `cost [[0, 1, 1], [20, 0, 5], [1, 1, 0]]`: the same from a cost matrix, with a row for each true class and a column
+        for each predicted class, in the order of the label ids, as scikit-learn's `confusion_matrix` has it. `break-even`:
         precision and recall nearest to each other.
 
         Raises
@@ -65,6 +72,8 @@ class Requirement:
         'recall>=0.95'
         >>> Requirement.parse("flagged <= 200 per 10000").bounds
         (('flagged', 0.02),)
+        >>> Requirement.parse("cost [[0,1],[20,0]]").costs
+        ((0.0, 1.0), (20.0, 0.0))
         """
         written = " ".join(str(text).lower().split())
         if (found := re.fullmatch(rf"f-?{_NUMBER}", written)) and float(found[1]) > 0:
@@ -74,9 +83,13 @@ class Requirement:
         if written in ("break-even", "breakeven", "break even"):
             return cls("break-even", "break-even")
         if found := re.fullmatch(rf"cost fp ?= ?{_NUMBER},? fn ?= ?{_NUMBER}", written):
-            costs = float(found[1]), float(found[2])
-            if max(costs) > 0:
-                return cls(f"cost fp={costs[0]:.12g} fn={costs[1]:.12g}", "cost", costs)
+            fp, fn = float(found[1]), float(found[2])
+            if max(fp, fn) > 0:
+                return cls(f"cost fp={fp:.12g} fn={fn:.12g}", "cost", (0.0, fp, fn, 0.0))
+        if found := re.fullmatch(r"cost ?(\[[][\d., e+-]*\])", written):
+            matrix = _cost_matrix(text, found[1])
+            rows = (", ".join(f"{cost:.12g}" for cost in row) for row in matrix)
+            return cls(f"cost [[{'], ['.join(rows)}]]", "cost", costs=matrix)
         bounded, _, level = (part.strip() for part in written.partition("@"))
         parts = [_BOUND.fullmatch(part.strip()) for part in bounded.split(" and ")]
         if not all(found and found[2] == _SIGN[found[1]] for found in parts):
@@ -140,33 +153,58 @@ class Requirement:
             return measured.f1
         precision, recall = np.asarray(measured.precision), np.asarray(measured.recall)
         if self.objective == "break-even":
-            return np.where(_counts(measured)[0] > 0, -np.abs(precision - recall), -2.0)[
-                ()
-            ]  # P = R = 0 does not count
+            gap = np.abs(precision - recall)
+            return np.where(_counts(measured)[0] > 0, -gap, -2.0)[()]  # P = R = 0 does not count
         square = self.numbers[0] ** 2
         both = square * precision + recall
         return np.divide((1 + square) * precision * recall, both, out=np.zeros(both.shape), where=both > 0)[()]
 
     def cost(self, measured: Any) -> Any:
-        """Expected cost per item, for a requirement of costs."""
-        _, fp, fn, _ = _counts(measured)
-        return (self.numbers[0] * fp + self.numbers[1] * fn) / sum(_counts(measured))
+        """Expected cost per item, for costs of two classes or of several labels per example."""
+        counts = _counts(measured)
+        return sum(cost * n for cost, n in zip(self.numbers, counts, strict=True)) / sum(counts)
 
-    def check(self, task: Task) -> None:
-        """Refuse a requirement that has no meaning for a task.
+    def costs_of(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Cost of each item for the class with the highest logit: float array of shape (n_items,).
+
+        For a cost matrix of more than two classes, whose expected cost does not follow from the counts of each class.
+        """
+        return np.array(self.costs)[labels, logits.argmax(-1)]
+
+    def for_classes(self, task: Task, num_classes: int, positive_label: int = 1) -> Requirement:
+        """The requirement for these classes: a cost matrix of two classes becomes costs of their four counts.
 
         Raises
         ------
         InvalidInputError
+            When it has no meaning for the task, or its cost matrix is for another number of classes, or is not reasonable
+            for two classes in the sense of Elkan (2001): a right decision costs no more than the wrong one.
+
+        Examples
+        --------
+        >>> Requirement.parse("cost [[0, 1], [20, 0]]").for_classes(Task.BINARY, 2, positive_label=1).numbers
+        (0.0, 1.0, 20.0, 0.0)
         """
-        why = "a single confusion matrix"
+        why, several = "", task is Task.MULTICLASS
         if self.confidence is not None and task is not Task.BINARY:
-            why = "two classes: leave the @ out"
-        elif task is not Task.MULTICLASS or not (self.objective in ("mcc", "cost") or "flagged" in dict(self.bounds)):
-            return
-        else:
-            why = "two classes, or several labels per example: write f1, or a least macro recall such as recall>=0.8"
-        raise InvalidInputError(f"the requirement {self.text} is for {why}.")
+            why = "is for two classes: leave the @ out"
+        elif self.costs and task is Task.MULTILABEL:
+            why = "is for a single label per example: write cost fp=1 fn=20"
+        elif self.costs and len(self.costs) != num_classes:
+            size = len(self.costs)
+            why = f"has a {size} x {size} matrix: write one row and one column for each of the {num_classes} classes"
+        elif self.costs and not several and any(self.costs[i][i] > self.costs[i][1 - i] for i in (0, 1)):
+            why = "has a right decision that costs more than the wrong one: write the costs of right ones on the diagonal"
+        elif several and not self.costs and (self.objective in ("mcc", "cost") or "flagged" in dict(self.bounds)):
+            why = "is for two classes, or several labels per example: write f1, a least macro recall such as recall>=0.8, "
+            why += f"or a matrix such as {_THREE_CLASSES}"
+        if why:
+            raise InvalidInputError(f"the requirement {self.text} {why}.")
+        if several or not self.costs:
+            return self
+        order = [positive_label, 1 - positive_label]
+        (tp, fn), (fp, tn) = np.array(self.costs)[np.ix_(order, order)].tolist()
+        return replace(self, costs=(), numbers=(tp, fp, fn, tn))
 
 
 def calls_everything_positive(measured: Any) -> Any:
@@ -193,6 +231,20 @@ def _bound(text: str, found: re.Match[str]) -> tuple[str, float]:
             f"the requirement {text!r} must have a number above 0 and up to 1, such as {found[1]}{found[2]}=0.95."
         )
     return found[1], value
+
+
+def _cost_matrix(text: str, written: str) -> tuple[tuple[float, ...], ...]:
+    try:
+        costs = np.array(json.loads(written), dtype=np.float64)
+    except (ValueError, OverflowError, RecursionError):
+        costs = np.empty(0)
+    is_square = costs.ndim == 2 and costs.shape[0] == costs.shape[1] >= 2
+    if not is_square or not ((costs >= 0) & np.isfinite(costs)).all() or not costs.any():
+        raise InvalidInputError(
+            f"the requirement {text!r} must have a square matrix of finite costs of at least 0, one of them above 0: a row "
+            f"for each true class with a column for each predicted class, such as {_THREE_CLASSES}."
+        )
+    return tuple(map(tuple, costs.tolist()))
 
 
 def _confidence(text: str, level: str, bounds: dict[str, float]) -> float:

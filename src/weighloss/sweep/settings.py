@@ -117,7 +117,8 @@ class SweepSettings:
             ratios = unique_ratios([trainer.weights_at(r).ratio if isinstance(r, str) else r for r in given])
         for ratio in ratios:
             trainer.weights_at(ratio)
-        Requirement.parse(self.requirement).check(trainer.task)
+        requirement = Requirement.parse(self.requirement)
+        requirement.for_classes(trainer.task, len(trainer.class_names), trainer.positive_label)
         info = getattr(trainer.train_dataset, "info", None)
         dataset_name = getattr(info, "dataset_name", None)
         if dataset_name == getattr(info, "builder_name", None):
