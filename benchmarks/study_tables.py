@@ -2,8 +2,8 @@
 
     python benchmarks/study.py --tables
 
-Ratio and threshold are chosen on the evaluation data, for each seed alone; everything in the tables but the first is measured
-on the test data. A cell is the mean over three seeds, with the lowest and the highest in brackets.
+Ratio and threshold are chosen on the evaluation data, for each seed alone, and measured on the test data. A cell is the mean
+over three seeds, with the lowest and the highest in brackets.
 """
 
 import json
@@ -111,9 +111,13 @@ def crossings(sweeps: dict[str, RatioSweep]) -> None:
         cells = [title, f"{sweep.natural_ratio:.3g}"]
         for multiple in (0.01, 1.0, 100.0):
             legs = [leg_at(of_seed, multiple) for of_seed in per_seed(sweep)]
-            cells += [f"{of_seeds([leg.precision for leg in legs], '.2f')} / {of_seeds([leg.recall for leg in legs], '.2f')}"]
+            cells += [
+                f"{of_seeds([leg.precision for leg in legs], '.2f')} / {of_seeds([leg.recall for leg in legs], '.2f')}"
+            ]
         found = [of_seed.break_even() for of_seed in per_seed(sweep)]
-        cells.append(", ".join("nowhere" if ratio is None else f"{ratio / sweep.natural_ratio:.2g}" for ratio in found))
+        cells.append(
+            ", ".join("nowhere" if ratio is None else f"{ratio / sweep.natural_ratio:.2g}" for ratio in found)
+        )
         rows.append(cells)
     head = ["data", "natural ratio", "natural / 100", "natural", "natural x 100", "crossing / natural, each seed"]
     print_table("Precision / recall at argmax, and where they cross", head, rows)
@@ -170,7 +174,9 @@ def four_rules(sweeps: dict[str, RatioSweep]) -> dict[tuple[str, str], list]:
             beyond = found and sum(low > 0 for _, (low, _) in found) - sum(high < 0 for _, (_, high) in found)
             cells.append(f"{of_seeds([d for d, _ in found], '+.3f')}, {beyond:+d}" if found else "")
         rows.append(cells)
-    print_table("Pair minus the threshold of the unweighted leg, and seeds beyond the noise", ["data", *REQUIREMENTS], rows)
+    print_table(
+        "Pair minus the threshold of the unweighted leg, and seeds beyond the noise", ["data", *REQUIREMENTS], rows
+    )
     return differences
 
 
@@ -182,16 +188,17 @@ def fades(sweeps: dict[str, RatioSweep], folder: Path) -> None:
             continue
         longer = RatioSweep.load(folder / name / "three_epochs")
         for epochs, sweep in (("1", RatioSweep.load(folder / name / "sweep")), ("3", longer)):
-            shifts, low, high, precisions = [], [], [], []
+            measured = []
             for of_seed in per_seed(sweep):
                 little, much = leg_at(of_seed, 0.1), leg_at(of_seed, 10.0)
                 apart = log_odds(of_seed, much, "evaluation")[1] - log_odds(of_seed, little, "evaluation")[1]
-                shifts.append(float(np.mean(apart)) / np.log(100))
-                low.append(little.recall), high.append(much.recall)
-                precisions.append(much.precision)
-            cells = [of_seeds(values, ".2f") for values in (shifts, low, high, precisions)]
-            rows.append([data_set.title, epochs, *cells])
-    head = ["data", "epochs", "shift / log 100", "recall at natural / 10", "recall at natural x 10", "precision at natural x 10"]
+                ranked = [average_precision_score(*log_odds(of_seed, leg_at(of_seed, m))) for m in (None, 1.0)]
+                measured.append((float(np.mean(apart)) / np.log(100), little.recall, much.recall, *ranked))
+            rows.append([data_set.title, epochs, *(of_seeds(values, ".2f") for values in zip(*measured, strict=True))])
+    head = [
+        "data", "epochs", "shift / log 100", "recall at natural / 10", "recall at natural x 10",
+        "average precision, w_r = 1", "average precision, natural",
+    ]  # fmt: skip
     print_table("Do the weights fade?", head, rows)
 
 
@@ -210,7 +217,10 @@ def calibration(sweeps: dict[str, RatioSweep]) -> None:
                 weights = ClassWeights.from_counts(sweep.counts, leg.ratio, sweep.positive_label).weights
                 for given in (torch.tensor(logits), calibrated_logits(torch.tensor(logits), torch.tensor(weights))):
                     probabilities = given.double().softmax(-1)[:, sweep.positive_label].numpy()
-                    errors += [np.mean((probabilities - positives) ** 2), expected_calibration_error(probabilities, positives)]
+                    errors += [
+                        np.mean((probabilities - positives) ** 2),
+                        expected_calibration_error(probabilities, positives),
+                    ]
             rows.append([title, what, *(of_seeds(errors[i::4]) for i in range(4))])
     head = ["data", "leg", "Brier", "calibration error", "Brier, calibrated", "calibration error, calibrated"]
     print_table("Calibration", head, rows)
@@ -226,7 +236,11 @@ def recipes(folder: Path) -> None:
                 of = [run for run in runs if (run["trainer"], run["accumulation"]) == (kind, accumulation)]
                 scores = [of_seeds([run[metric] for run in of]) for metric in ("precision", "recall")]
                 rows.append([data_set.title, kind, f"{16 // accumulation} x {accumulation}", *scores])
-    print_table("Steps of 16 examples, at the natural ratio", ["data", "trainer", "micro-batch x accumulation", "precision", "recall"], rows)
+    print_table(
+        "Steps of 16 examples, at the natural ratio",
+        ["data", "trainer", "micro-batch x accumulation", "precision", "recall"],
+        rows,
+    )
 
 
 def few_ratios(sweeps: dict[str, RatioSweep]) -> None:
@@ -237,7 +251,11 @@ def few_ratios(sweeps: dict[str, RatioSweep]) -> None:
             continue
         for of_seed in per_seed(sweep):
             for name, few in [*FEW.items(), ("all 14", None)]:
-                legs = of_seed.points if few is None else list({leg_at(of_seed, m).ratio: leg_at(of_seed, m) for m in few}.values())
+                legs = (
+                    of_seed.points
+                    if few is None
+                    else list({leg_at(of_seed, m).ratio: leg_at(of_seed, m) for m in few}.values())
+                )
                 for text in REQUIREMENTS:
                     given = "any", Task.BINARY, sweep.positive_label, sweep.counts
                     rule = choose(Requirement.parse(text), legs, of_seed.predictions, *given).point

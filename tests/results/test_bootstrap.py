@@ -108,3 +108,23 @@ def test_averages_over_many_small_classes_or_one_that_is_never_right_lie_in_thei
     intervals = bootstrap([(np.eye(classes)[predicted], labels)], Task.MULTICLASS)
     assert intervals.precision[0, 0] <= own["precision"] <= intervals.precision[0, 1]
     assert intervals.recall[0, 0] <= own["recall"] <= intervals.recall[0, 1]
+
+
+@pytest.mark.parametrize("labels_per_example", [1, 5])
+def test_items_that_are_drawn_together_since_they_are_many_have_the_intervals_of_items_drawn_alone(
+    monkeypatch, labels_per_example
+):
+    generator = np.random.default_rng(4)
+    legs = [leg(generator, 3000, 0.2, recall, 0.03) for recall in (0.9, 0.6)]
+    task = Task.BINARY
+    if labels_per_example > 1:
+        legs = [(logits[:, 1].reshape(-1, 5) - 0.5, labels.reshape(-1, 5)) for logits, labels in legs]
+        task = Task.MULTILABEL
+    alone = bootstrap(legs, task, num_resamples=4000)
+    monkeypatch.setattr("weighloss.results.bootstrap._MANY_ITEMS", 0)
+    together = bootstrap(legs, task, num_resamples=4000)
+    for name in ("precision", "recall"):
+        width = np.diff(getattr(alone, name))
+        assert np.abs(getattr(together, name) - getattr(alone, name)).max() < 0.1 * width.min()
+    gaps = [np.std(of.resampled_recall[:, 0] - of.resampled_recall[:, 1]) for of in (alone, together)]
+    assert gaps[1] == pytest.approx(gaps[0], rel=0.1)

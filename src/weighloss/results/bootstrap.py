@@ -9,6 +9,8 @@ import numpy as np
 from ..weighting.task import Task
 from .metrics import Confusion, decisions
 
+_MANY_ITEMS = 20_000
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -106,7 +108,12 @@ def bootstrap(
 def resampled_sums(values: np.ndarray, num_resamples: int, generator: np.random.Generator) -> np.ndarray:
     """Sums over the items of each bootstrap resample: float array (n_items, n_columns) to (n_resamples, n_columns)."""
     num_items = len(values)
-    shares, chunk = np.full(num_items, 1 / num_items), max(1, 20_000_000 // num_items)  # which bounds the memory
+    shares = np.full(num_items, 1 / num_items)
+    if num_items > _MANY_ITEMS:  # equal rows are drawn together: the same distribution, in seconds instead of minutes
+        rows = np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}").ravel()
+        _, first, numbers = np.unique(rows, return_index=True, return_counts=True)
+        values, shares = values[first].astype(np.float64), numbers / num_items
+    chunk = max(1, 20_000_000 // len(values))  # which bounds the memory
     sizes = (min(chunk, num_resamples - start) for start in range(0, num_resamples, chunk))
     draws = (generator.multinomial(num_items, shares, size) for size in sizes)
     return np.concatenate([drawn.astype(values.dtype) @ values for drawn in draws])
