@@ -85,7 +85,7 @@ def main() -> None:
     logging.disable_progress_bar()
 
     for name, file in data_sets(options.train_file).items():
-        callback = RatioSweepCallback(seeds=SEEDS, dataset_name=TITLES[name])
+        callback = RatioSweepCallback(num_ratios=13, ratio_span=100, seeds=SEEDS, dataset_name=TITLES[name])
         make_trainer(file, options.output_dir / name, callback).train()
         print(f"\n{name}", reports.table(callback.sweep), "", paragraph(callback.sweep), sep="\n", flush=True)
 

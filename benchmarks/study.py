@@ -104,7 +104,7 @@ def recipe(name: str, folder: Path) -> list[dict]:
 
 def run(name: str, folder: Path) -> None:
     """Everything that is trained for one data set; what is there is kept."""
-    sweep(name, folder / name / "sweep", folder)
+    sweep(name, folder / name / "sweep", folder, "--num_ratios", "13", "--ratio_span", "100")
     if name in LONGER:
         ratios = ["natural*0.1", "unweighted", "natural", "natural*10"]
         longer = ["--epochs_per_ratio", "3", "--ratios", *ratios]

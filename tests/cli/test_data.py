@@ -79,6 +79,16 @@ def test_without_evaluation_data_a_stratified_share_is_held_out_and_said_so(tmp_
     assert load_data(args)["validation"]["text"][:] == data["validation"]["text"][:]
 
 
+@pytest.mark.parametrize("share", [0.2, 0.33])
+def test_the_split_is_that_of_datasets(tmp_path, share):
+    columns = {"text": [f"text {i}" for i in range(301)], "label": [int(i % 7 == 0) for i in range(301)]}
+    data = load_data(DataArguments(train_file=write(tmp_path, "data.csv", columns), test_size=share, shuffle_seed=5))
+    labels = ClassLabel(names=["0", "1"])
+    whole = Dataset.from_dict(columns).cast_column("label", labels)
+    expected = whole.train_test_split(test_size=share, stratify_by_column="label", seed=5)
+    assert data["test"]["text"][:] == expected["test"]["text"][:]
+
+
 def test_a_limited_number_of_samples_keeps_the_share_of_each_class(tmp_path):
     columns = {"text": [f"text {i}" for i in range(500)], "label": [int(i < 100) for i in range(500)]}
     data = load_data(

@@ -245,7 +245,7 @@ def test_a_sweep_that_cannot_work_is_refused_before_any_training(tmp_path, train
     [
         ({"num_ratios": 3.0}, "num_ratios must be an integer of at least 2, got 3.0"),
         ({"num_ratios": 1}, "num_ratios must be an integer of at least 2, got 1"),
-        ({"ratio_span": "100"}, "ratio_span must be a finite number above 1, such as 100, got '100'"),
+        ({"ratio_span": "100"}, "ratio_span must be a finite number above 1, such as 10, got '100'"),
         ({"ratios": []}, r"ratios must have at least one value, got \[\]"),
         ({"seeds": []}, r"seeds must have at least one value, got \[\]"),
         ({"ratios": [1, 0]}, "positive finite number"),

@@ -203,9 +203,9 @@ def test_the_grid_spans_what_it_says_with_the_natural_ratio_and_one_in_it(natura
     assert len(grid) <= num + 2
 
 
-def test_the_default_grid_is_thirteen_ratios_and_one():
+def test_the_default_grid_is_seven_ratios_and_one():
     grid = ratio_grid(88 / 12)
-    assert len(grid) == 14
+    assert len(grid) == 8
     assert 88 / 12 in grid
     assert 1.0 in grid
 

@@ -127,8 +127,8 @@ class SweepArguments:
         None, "Numbers, natural, natural*5, unweighted, sqrt or effective:0.999. Default: a grid."
     )
     quick: bool = _flag(False, "Three ratios instead of a grid: unweighted, natural and natural*5.")
-    num_ratios: int = _flag(13, "Number of ratios in the grid; w_r = 1 is added to it.")
-    ratio_span: float = _flag(100.0, "The grid goes from natural/span to natural*span.")
+    num_ratios: int = _flag(7, "Number of ratios in the grid; w_r = 1 is added to it.")
+    ratio_span: float = _flag(10.0, "The grid goes from natural/span to natural*span.")
     seeds: list[int] | None = _flag(None, "Each ratio is fine-tuned with each of these seeds. Default: --seed.")
     epochs_per_ratio: int = _flag(1, "Number of epochs of each fine-tune.")
     choose: str | None = _flag(

@@ -41,7 +41,7 @@ model
 
 sweep
   --choose REQUIREMENT         recall>=0.9, precision>=0.9 @90%, flagged<=200 per 10000, cost fp=1 fn=20, f1, ...
-  --quick True                 three ratios instead of fourteen
+  --quick True                 three ratios instead of eight
   --ratios R ...               ratios of your own: numbers, natural, natural*5, unweighted, sqrt
   --seeds S ...                fine-tune each ratio with each of these seeds
   --epochs_per_ratio N         (1)

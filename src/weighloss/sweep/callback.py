@@ -58,9 +58,9 @@ class RatioSweepCallback(TrainingRunner):
         One fine-tune per ratio with each; `[args.seed]` when None. A seed decides the order of the data and dropout and,
         for a trainer with `model_init`, the initial weights of the head.
     epochs_per_ratio : int, default 1
-    num_ratios : int, default 13
+    num_ratios : int, default 7
         As for `ratio_grid`.
-    ratio_span : float, default 100
+    ratio_span : float, default 10
         As for `ratio_grid`.
     choose : str, optional
         Requirement that chooses the leg, and its threshold, whose model the trainer holds at the end: see
@@ -96,8 +96,8 @@ class RatioSweepCallback(TrainingRunner):
         ratios: Sequence[float | str] | RatioSearch | None = None,
         seeds: Sequence[int] | None = None,
         epochs_per_ratio: int = 1,
-        num_ratios: int = 13,
-        ratio_span: float = 100.0,
+        num_ratios: int = 7,
+        ratio_span: float = 10.0,
         choose: str | None = None,
         threshold: Thresholds = "any",
         test_dataset: Any = None,

@@ -30,8 +30,8 @@ class SweepSettings:
     ratios: tuple[float | str, ...] | RatioSearch | None = None
     seeds: tuple[int, ...] | None = None
     epochs_per_ratio: int = 1
-    num_ratios: int = 13
-    ratio_span: float = 100.0
+    num_ratios: int = 7
+    ratio_span: float = 10.0
     choose: str | None = None
     threshold: Thresholds = "any"
     test_dataset: Any = None

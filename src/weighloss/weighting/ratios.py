@@ -11,15 +11,15 @@ import numpy as np
 from ..errors import InvalidInputError
 
 
-def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 100.0) -> list[float]:
+def ratio_grid(natural_ratio: float, num_ratios: int = 7, ratio_span: float = 10.0) -> list[float]:
     """Ascending log-spaced ratios from natural/span to natural·span, and the natural ratio and 1.
 
     Parameters
     ----------
     natural_ratio : float
-    num_ratios : int, default 13
+    num_ratios : int, default 7
         Number of log-spaced ratios. The natural ratio and 1 are added where they are not among them.
-    ratio_span : float, default 100
+    ratio_span : float, default 10
         Factor between the natural ratio and the lowest and highest ratio.
 
     Raises
@@ -35,7 +35,7 @@ def ratio_grid(natural_ratio: float, num_ratios: int = 13, ratio_span: float = 1
     if not isinstance(num_ratios, (int, np.integer)) or num_ratios < 2:
         raise InvalidInputError(f"num_ratios must be an integer of at least 2, got {num_ratios!r}.")
     if not isinstance(ratio_span, (int, float, np.number)) or not 1 < ratio_span < math.inf:
-        raise InvalidInputError(f"ratio_span must be a finite number above 1, such as 100, got {ratio_span!r}.")
+        raise InvalidInputError(f"ratio_span must be a finite number above 1, such as 10, got {ratio_span!r}.")
     factors = np.geomspace(1 / ratio_span, ratio_span, num_ratios)
     if num_ratios % 2:
         factors[num_ratios // 2] = 1  # geomspace may round it
