@@ -18,8 +18,8 @@ from weighloss.cli.main import main
 
 README = (ROOT / "README.md").read_text()
 PAGES = {page.stem: page.read_text() for page in sorted(ROOT.glob("docs/*.md"))}
-# The overview repeats the README; the snippets of the other are its own, and test_docs.py runs them.
-GUIDES = [README, *(text for name, text in PAGES.items() if name not in ("index", "why_not_ten_lines"))]
+# The overview repeats the README; the tutorial and the other page are run on their own, here and in test_docs.py.
+GUIDES = [README, *(text for name, text in PAGES.items() if name not in ("index", "tutorial", "why_not_ten_lines"))]
 COMMANDS = "\n".join(re.findall(r"```bash\n(.*?)```", "".join(GUIDES), re.S)).replace("\\\n", " ").split("\n")
 SNIPPETS = re.findall(r"```python\n(.*?)```", "".join(GUIDES), re.S)
 TOKEN = "hf_nobodyMaySee"
@@ -105,6 +105,33 @@ def test_the_commands_and_the_snippet_for_the_hub_run(folder_with_spam, small_mo
         pushed = hub.files("user/spam")
         assert not [name for name in pushed if name.startswith("predictions")]
         assert Path("redrawn", "precision_recall.png").read_bytes() == pushed["precision_recall.png"]
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_top_to_bottom(folder_with_spam, small_model):
+    Path("spam.csv").rename("messages.csv")
+    code = "from weighloss.cli.main import main\n"
+    for language, block in re.findall(r"```(bash|python)\n(.*?)```", PAGES["tutorial"], re.S):
+        if language == "python":
+            code += block
+            continue
+        (line,) = block.replace("\\\n", " ").strip().split("\n")
+        program, *words = shlex.split(line)
+        assert program == "weighloss"
+        small = ["--model_name_or_path", small_model] if "--train_file" in words else []
+        code += f"main({[*words, *small]!r})\n"
+    with LoopbackHub(tokens={TOKEN: "user"}) as hub:
+        environment = hub.env(folder_with_spam, TOKEN) | {"OMP_NUM_THREADS": "1"}
+        run = subprocess.run(
+            [sys.executable, "-c", code + "print(classify('win a free prize'))"],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert {"model.safetensors", "README.md", "report.html", "sweep.json"} <= hub.files("user/spam").keys()
+    assert re.search(r"\[\{'label': '(spam|ham)', 'score': 0\.\d+\}\]$", run.stdout)
+    assert "For recall>=0.9 " in run.stdout
+    assert Path("precise", "report.html").exists()
+    assert RatioSweep.load("spam_sweep").requirement == "precision>=0.95"
 
 
 @pytest.mark.slow

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from reports.browser import CHROMIUM, Page
+from reports.test_compare_with_threshold import with_test_set
 from results.sweeps import ARTICLE, GOLDEN, golden_sweep, make_point, make_sweep, write_leg, write_sweep
 from weighloss import FailedLeg, InvalidInputError, RatioSweep, reports
+from weighloss.reports.comparison import rule_cells
 from weighloss.reports.html import write_report
-from weighloss.reports.text import rows
+from weighloss.reports.text import rows, rule_sentence
+from weighloss.results.comparison import PAIR, compare
 
 HOSTILE = "</script><img src=x onerror=document.title='broken'>{{ 7*7 }}'\"&"
 ASKED = {
@@ -89,6 +92,32 @@ def test_the_page_has_the_table_and_what_was_asked_for(tmp_path):
     assert agrees(asked | {"miss": ""}, sweep.choose("recall>=0.9 and precision>=0.2"))
 
 
+def test_the_page_compares_the_four_rules_and_says_what_holds_on_the_test_data(tmp_path):
+    sweep = with_test_set(tmp_path)
+    page = Parsed(write_report(sweep, tmp_path, "recall>=0.9"))
+    compared = compare(sweep, "recall>=0.9")
+    table = page.text[page.text.index("evaluation data, on which they were chosen") : page.text.index("All trained")]
+    rows_of_table = iter(line for line in table.replace("\n(", " (").splitlines() if line[:1].islower())
+    for data, rules in (("evaluation data, on", compared.rules), ("test data, on", compared.on_test)):
+        assert next(rows_of_table).startswith(data)
+        for name, rule in rules.items():
+            w_r, threshold, precision, recall, flagged = rule_cells(rule, sweep.task)
+            assert next(rows_of_table) == name + precision + recall + flagged + w_r + threshold
+    assert not list(rows_of_table)
+    for line in reports.compare_with_threshold(sweep, "recall>=0.9").splitlines()[9:]:
+        assert line in page.text
+    assert f"nothing was chosen. {rule_sentence(sweep, compared.on_test[PAIR])}" in page.text
+
+
+def test_without_an_unweighted_leg_or_test_data_the_rules_that_there_are_are_compared(tmp_path):
+    sweep = write_sweep(tmp_path)
+    alone = dataclasses.replace(sweep, points=sweep.points[1:], ratios=[7.0])
+    text = Parsed(write_report(alone, tmp_path, "recall>=0.9")).text
+    assert "best ratio and threshold" in text
+    assert not any(words in text for words in ("unweighted, best threshold", "worth it here", "test data"))
+    assert "Ratio, threshold, or both?" not in Parsed(write_report(alone, tmp_path, "break-even")).text
+
+
 def test_a_value_that_no_pair_reaches_is_named_and_the_nearest_pair_shown(tmp_path):
     labels = (np.arange(400) % 8 == 7).astype(int)  # at no threshold a larger part than an eighth is positive
     make_sweep([write_leg(tmp_path, 1.0, np.linspace(5, -5, 400), labels)]).save(tmp_path)
@@ -124,6 +153,7 @@ def test_without_predictions_there_are_charts_and_table_and_a_reason_why_no_slid
     sweep = make_sweep([*ARTICLE, make_point(20.0, 1, 1, 1, 1)][:5], failed=failed)
     page = Parsed(write_report(sweep, tmp_path))
     assert "there is no slider" in page.text
+    assert "Ratio, threshold, or both?" not in page.text
     assert not any(tag == "input" for tag, _ in page.elements)
     assert [kind["name"] for kind in page.data["kinds"]] == ["asked"]
     assert page.data["legs"] == []
@@ -169,6 +199,13 @@ def test_in_a_browser_the_requirement_moves_by_keyboard_and_the_sentence_is_that
         for width in (390, 1280):
             page.open(file, width, dark=width == 390)
             assert page.run("document.documentElement.scrollWidth") <= width  # nothing is cut off
+            assert page.run("document.querySelectorAll('.rules tbody tr').length") == 5
+            if width == 390:  # what does not fit is reached by keyboard, beside the names of the rows
+                page.run("document.querySelector('.scroll').focus()")
+                page.press("ArrowRight")
+                page.wait_for("document.querySelector('.scroll').scrollLeft > 0")
+                left = "document.querySelector('.rules th[scope=row]').getBoundingClientRect().left"
+                assert page.run(left) >= 0
         assert {address.partition(":")[0] for address in page.requests} == {"file"}
         assert set(page.requests) == {file.resolve().as_uri()}
         assert page.errors == []
@@ -176,7 +213,9 @@ def test_in_a_browser_the_requirement_moves_by_keyboard_and_the_sentence_is_that
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-@pytest.mark.parametrize("name", ["several_labels", "several_classes", "three_seeds", "no predictions", "hostile"])
+@pytest.mark.parametrize(
+    "name", ["several_labels", "several_classes", "three_seeds", "no predictions", "hostile", "test data"]
+)
 def test_a_browser_draws_every_kind_of_sweep_without_an_error(name, tmp_path):
     if name == "no predictions":
         (tmp_path / "sweep.json").write_bytes((GOLDEN / "binary" / "sweep.json").read_bytes())
@@ -184,6 +223,8 @@ def test_a_browser_draws_every_kind_of_sweep_without_an_error(name, tmp_path):
     elif name == "hostile":
         names = {"label_names": ["ham", HOSTILE], "dataset": HOSTILE, "model": HOSTILE}
         sweep = dataclasses.replace(write_sweep(tmp_path), **names)
+    elif name == "test data":
+        sweep = with_test_set(tmp_path)
     else:
         sweep = golden_sweep(name)
     file = write_report(sweep, tmp_path)

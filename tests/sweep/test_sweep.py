@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_legs import standalone
 from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
@@ -516,18 +515,6 @@ def test_a_stream_that_can_be_read_only_once_is_refused_in_the_second_leg(tmp_pa
     with pytest.raises(InvalidInputError, match="can be read only once"):
         trainer.train()
     assert len(RatioSweep.load(tmp_path).points) == 1
-
-
-def test_every_leg_is_a_run_of_its_own_in_the_tracker(tmp_path, train_data, eval_data):
-    callback = RatioSweepCallback(ratios=[1, 9])
-    make_sweep(tmp_path, train_data, eval_data, callback, {"report_to": "tensorboard", "logging_steps": 4}).train()
-    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert runs == ["leg-00_ratio-1_seed-42", "leg-01_ratio-9_seed-42"]
-    for run, point in zip(runs, callback.sweep.points, strict=True):
-        events = EventAccumulator(str(tmp_path / "runs" / run)).Reload()
-        assert len(events.Scalars("train/loss")) == 3
-        assert [event.value for event in events.Scalars("eval/weight_ratio")] == [point.ratio]
-        assert events.Scalars("eval/plain_loss")[0].value == pytest.approx(point.eval_plain_loss)
 
 
 def test_one_line_is_printed_for_each_leg_and_no_dictionaries(tmp_path, train_data, eval_data, capsys):

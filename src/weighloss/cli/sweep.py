@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command.ends_in_one_sentence(goes_on=True):
         callback = make_callback(sweep_args, data_args.name, command)
         check_training(args, data_args, command.given)
+        # The chosen model is tested after the legs, in a run that trackers would give a random name.
+        args.run_name = args.run_name or Path(str(args.output_dir)).name
         trainer, test = make_trainer(model_args, data_args, args, [callback])
         if sweep_args.backend == "ray":
             on_ray = sweep_args.ray_address, sweep_args.cpus_per_trial, sweep_args.gpus_per_trial

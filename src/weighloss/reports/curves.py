@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from ..results.points import SweepPoint
 from ..results.ratio_sweep import RatioSweep
+from ..results.thresholds import confusion_at_thresholds, over_all_thresholds
 from ..weighting.task import Task
 
 
@@ -27,12 +30,69 @@ def bands_of(sweep: RatioSweep) -> dict[str, np.ndarray]:
     return bands
 
 
-def frontier(reached: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Plane:
+    """What the precision-recall plane of a sweep shows.
+
+    Attributes
+    ----------
+    legs : list of (SweepPoint, recall, precision, thresholds)
+        Those with predictions on disk, at each of their thresholds; several classes have no numbers for these.
+    frontier : (recall, precision)
+        Recall, descending, and precision of those pairs of ratio and threshold to which no other is superior.
+    argmax : dict of arrays
+        `recall`, `precision` and `ratio` of the trained ratios at argmax, without those at `omitted`.
+    omitted : array
+        Ratios at which nothing is predicted positive.
+    left, bottom : float
+        Where the axes begin.
+    """
+
+    legs: list[tuple[SweepPoint, np.ndarray, np.ndarray, np.ndarray]]
+    frontier: tuple[np.ndarray, np.ndarray]
+    argmax: dict[str, np.ndarray]
+    omitted: np.ndarray
+    left: float
+    bottom: float
+
+    def names(self, natural_ratio: float) -> list[tuple[float, float, str, int]]:
+        """The ratios as texts beside their points: see `placed_names`."""
+        recall, precision, ratios = self.argmax.values()
+        names = [short(ratio) + " (natural)" * bool(np.isclose(ratio, natural_ratio)) for ratio in ratios]
+        return placed_names(recall, precision, names, 1.02 - self.left, 1.02 - self.bottom)
+
+
+def plane_of(sweep: RatioSweep) -> Plane:
+    """Read the predictions of a sweep for the precision-recall plane."""
+    legs, counts = [], np.asarray(sweep.counts)
+    for point in filter(sweep.has_predictions, sweep.points):
+        if sweep.task is Task.MULTICLASS:
+            confusion = over_all_thresholds(*sweep.predictions(point), sweep.task, counts=counts)
+            thresholds = np.full(len(confusion.recall), np.nan)
+        else:
+            thresholds, confusion = confusion_at_thresholds(*sweep.positives_and_scores(point))
+        legs.append((point, confusion.recall, confusion.precision, thresholds))
+    edge = np.empty(0), np.empty(0)
+    if legs:
+        edge = frontier(*(np.concatenate([leg[i] for leg in legs]) for i in (1, 2)))
+    curve = sweep.curve("precision", "recall")
+    drawn = np.array([not sweep.predicts_no_positive(ratio) for ratio in curve["ratio"].tolist()])
+    argmax = {name: curve[name][drawn] for name in ("recall", "precision", "ratio")}
+    left, bottom = (min(argmax[name].min(initial=1) - 0.1, 0.5) for name in ("recall", "precision"))
+    return Plane(legs, edge, argmax, curve["ratio"][~drawn], left, bottom)
+
+
+def frontier(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Recall, descending, and precision of those pairs of both to which no other pair is superior."""
-    recall, precision = np.array(sorted(reached, reverse=True)).T
-    highest = np.maximum.accumulate(precision)
+    order = np.lexsort((precision, recall))[::-1]
+    recall, highest = recall[order], np.maximum.accumulate(precision[order])
     kept = np.append(True, np.diff(highest) > 0)
     return recall[kept], highest[kept]
+
+
+def missing_ratios(sweep: RatioSweep) -> list[float]:
+    """Ratios without a result, because their training failed."""
+    return sorted({leg.ratio for leg in sweep.failed} - set(sweep.by_ratio()))
 
 
 def placed_names(

@@ -11,13 +11,14 @@ from jinja2 import Environment, StrictUndefined
 
 from ..errors import InvalidInputError
 from ..results.choice import Choice, choose_each
-from ..results.operating_point import OperatingPoint
+from ..results.operating_point import OperatingPoint, at_threshold
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
-from ..results.thresholds import confusion_at_thresholds, over_all_thresholds
 from ..weighting.task import Task
-from .curves import bands_of, footnote, frontier, placed_names, short
-from .text import COLUMNS, marked_choice, of_100, rows
+from .comparison import COLUMNS as RULE_COLUMNS
+from .comparison import comparison_of, rule_cells, verdict
+from .curves import bands_of, footnote, missing_ratios, plane_of, short
+from .text import COLUMNS, marked_choice, rows, rule_in_words, rule_sentence
 
 _CURVE_POINTS = 4000  # of all legs together, and 300 of one: a phone still draws them at once
 _SHARES = [share / 100 for share in range(50, 100)]
@@ -43,8 +44,9 @@ def write_report(sweep: RatioSweep, output_dir: str | os.PathLike[str], requirem
 
     The page has the charts of `plot_sweep`, with values on hover, and the table. A slider moves the requirement, and the
     chosen pair of ratio and threshold moves with it in both charts and in a sentence. Each answer is that of
-    `RatioSweep.choose`, found for all values of the slider when the page is written. The page is one file of about 1 MB,
-    which needs no network: it can be sent to who sets the requirement.
+    `RatioSweep.choose`, found for all values of the slider when the page is written. Below the charts is what
+    `compare_with_threshold` says about the requirement that is shown first, and, where the sweep had test data, the result
+    on them. The page is one file of about 1 MB, which needs no network: it can be sent to who sets the requirement.
 
     Parameters
     ----------
@@ -77,6 +79,7 @@ def write_report(sweep: RatioSweep, output_dir: str | os.PathLike[str], requirem
         note=footnote(sweep, "95% bootstrap bands" if bands_of(sweep) else ""),
         columns=COLUMNS,
         rows=rows(sweep, requirement),
+        compared=_compared(sweep, requirement),
         content=_ratio_chart(sweep) | _plane_chart(sweep) | _answers(sweep, requirement),
         library=_library(),
     )
@@ -98,7 +101,7 @@ def _ratio_chart(sweep: RatioSweep) -> dict[str, Any]:
     """Precision and recall against the ratio; a ratio whose training failed is a gap in the lines."""
     curve, bands = sweep.curve("precision", "recall"), bands_of(sweep)
     ratios = curve["ratio"].tolist()
-    missing = sorted({leg.ratio for leg in sweep.failed} - set(ratios))
+    missing = missing_ratios(sweep)
     lines = []
     for name in ("precision", "recall"):
         for i, ratio in enumerate(ratios):
@@ -117,40 +120,56 @@ def _ratio_chart(sweep: RatioSweep) -> dict[str, Any]:
 
 def _plane_chart(sweep: RatioSweep) -> dict[str, Any]:
     """Each leg over its thresholds, thinned; the frontier of all pairs; and the trained ratios."""
-    readable = [point for point in sweep.points if sweep.has_predictions(point)]
-    size = max(30, min(300, _CURVE_POINTS // max(1, len(readable))))
+    plane = plane_of(sweep)
+    size = max(30, min(300, _CURVE_POINTS // max(1, len(plane.legs))))
     legs: list[dict[str, Any]] = []
-    reached: list[tuple[float, float]] = []
-    for point in readable:
-        if sweep.task is Task.MULTICLASS:
-            counts = over_all_thresholds(*sweep.predictions(point), sweep.task, counts=np.asarray(sweep.counts))
-            thresholds = np.full(len(counts.recall), np.nan)  # a vector for each point
-        else:
-            thresholds, counts = confusion_at_thresholds(*sweep.positives_and_scores(point))
-        recall, precision = counts.recall, counts.precision
-        reached += zip(recall.tolist(), precision.tolist(), strict=True)
+    for point, recall, precision, thresholds in plane.legs:
         kept = _thinned(recall, precision, size)
         columns = {"recall": recall, "precision": precision, "threshold": thresholds}
         leg = {name: _numbers(values[kept]) for name, values in columns.items()}
         legs.append({"ratio": point.ratio, "seed": point.seed} | leg)
-    recall, precision = frontier(reached) if reached else (np.empty(0), np.empty(0))
+    recall, precision = plane.frontier
     kept = _thinned(recall, precision, 300)
-    curve = sweep.curve("precision", "recall")
-    drawn = [not sweep.predicts_no_positive(ratio) for ratio in curve["ratio"].tolist()]
-    argmax = [curve[name][drawn] for name in ("recall", "precision", "ratio")]
-    left, bottom = (max(0.0, min(values.min(initial=1) - 0.1, 0.5)) for values in argmax[:2])
-    names = [short(ratio) + " (natural)" * bool(np.isclose(ratio, sweep.natural_ratio)) for ratio in argmax[2]]
     return {
         "legs": legs,
         "frontier": {"recall": _numbers(recall[kept]), "precision": _numbers(precision[kept])},
-        "argmax": [dict(zip(("recall", "precision", "ratio"), row, strict=True)) for row in zip(*argmax, strict=True)],
+        "argmax": [dict(zip(plane.argmax, row, strict=True)) for row in zip(*plane.argmax.values(), strict=True)],
         "names": [
             dict(zip(("recall", "precision", "text", "side"), placed, strict=True))
-            for placed in placed_names(argmax[0], argmax[1], names, 1.02 - left, 1.02 - bottom)
+            for placed in plane.names(sweep.natural_ratio)
         ],
-        "left": left,
-        "bottom": bottom,
+        "left": max(0.0, plane.left),
+        "bottom": max(0.0, plane.bottom),
     }
+
+
+def _compared(sweep: RatioSweep, requirement: str | None) -> dict[str, Any]:
+    """The rules that `compare_with_threshold` compares, by the data that they were measured on, and what they say."""
+    compared, asked = comparison_of(sweep, requirement), marked_choice(sweep, requirement)
+    sentences = [] if compared is None else verdict(compared)
+    if asked is not None and sweep.has_predictions(asked.point.leg, "test"):
+        leg, predictions = asked.point.leg, sweep.predictions(asked.point.leg, "test")
+        point = at_threshold(leg, *predictions, asked.point.threshold, sweep.task, sweep.positive_label)
+        sentences.insert(0, f"On the test data, on which nothing was chosen. {rule_sentence(sweep, point)}")
+    if compared is None:
+        return {"groups": {}, "sentences": sentences}
+    data = {"evaluation data, on which they were chosen": compared.rules}
+    if compared.on_test is not None:
+        data["test data, on which nothing was chosen"] = compared.on_test
+    return {
+        "requirement": compared.requirement.text,
+        "columns": _results_first(RULE_COLUMNS),
+        "groups": {
+            name: {kind: _results_first(rule_cells(rule, sweep.task)) for kind, rule in rules.items()}
+            for name, rules in data.items()
+        },
+        "sentences": sentences,
+    }
+
+
+def _results_first(cells: Sequence[str]) -> list[str]:
+    """The cells of a rule with w_r and threshold last: a phone shows those that fit without moving the table."""
+    return [*cells[2:], *cells[:2]]
 
 
 def _answers(sweep: RatioSweep, requirement: str | None) -> dict[str, Any]:
@@ -190,10 +209,7 @@ def _answer(sweep: RatioSweep, point: OperatingPoint) -> dict[str, Any]:
     seed = f", seed {point.seed}," if len(sweep.seeds) > 1 else ""
     threshold = "no change of the threshold" if point.is_argmax else point.threshold_text
     text = f"With w_r = {short(point.ratio)}{seed} and {threshold}: "
-    text += of_100(sweep, point.precision, point.recall, point.tp + point.fp == 0)
-    if sweep.task is not Task.MULTICLASS:
-        text += f"; {100 * point.flagged:.3g} of 100 {sweep.unit} are flagged"
-    text += "."
+    text += f"{rule_in_words(sweep, point)}."
     if point.precision_interval and point.recall_interval:
         ends = (*point.precision_interval, *point.recall_interval)
         text += " (95% intervals: precision {:.2f} to {:.2f}, recall {:.2f} to {:.2f})".format(*ends)

@@ -14,9 +14,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ..errors import InvalidInputError
 from ..results.choice import Choice
 from ..results.ratio_sweep import RatioSweep
-from ..results.thresholds import over_all_thresholds
 from ..weighting.task import Task
-from .curves import bands_of, footnote, frontier, placed_names, short
+from .curves import Plane, bands_of, footnote, missing_ratios, plane_of, short
 from .text import marked_choice
 
 _STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
@@ -90,7 +89,7 @@ def _ratio_chart(
     axes = figure.subplots()
     curve, bands = sweep.curve("precision", "recall"), bands_of(sweep)
     ratios = curve["ratio"]
-    missing = sorted({leg.ratio for leg in sweep.failed} - set(ratios.tolist()))
+    missing = missing_ratios(sweep)
     gaps = np.searchsorted(ratios, missing)  # the lines are broken where a ratio is missing
     for name, style, marker in (("precision", "-", "o"), ("recall", "--", "s")):
         x, y = np.insert(ratios, gaps, missing), np.insert(curve[name], gaps, np.nan)
@@ -139,10 +138,9 @@ def _ratio_chart(
 def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    _threshold_curves(axes, sweep)
-    curve = sweep.curve("precision", "recall")
-    drawn = np.array([not sweep.predicts_no_positive(ratio) for ratio in curve["ratio"]])
-    recall, precision, ratios = (curve[name][drawn] for name in ("recall", "precision", "ratio"))
+    plane = plane_of(sweep)
+    _threshold_curves(axes, plane)
+    recall, precision, _ = plane.argmax.values()
     axes.plot(recall, precision, "o", color=_FIRST_COLOUR, markersize=6, label="reweighting, one point per $w_r$")
     choice = marked_choice(sweep, requirement)
     if choice is not None and choice.point.tp + choice.point.fp:
@@ -151,41 +149,31 @@ def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
         if point.recall_interval and point.precision_interval:
             axes.plot(point.recall_interval, [point.precision] * 2, color="black", linewidth=1, zorder=6)
             axes.plot([point.recall] * 2, point.precision_interval, color="black", linewidth=1, zorder=6)
-    if not drawn.all():
-        omitted = ", ".join(map(short, curve["ratio"][~drawn]))
+    if len(plane.omitted):
+        omitted = ", ".join(map(short, plane.omitted))
         axes.plot([], [], " ", label=f"nothing predicted positive at {omitted}")
-    left, bottom = (min(values.min(initial=1) - 0.1, 0.5) for values in (recall, precision))
-    names = [short(ratio) + " (natural)" * bool(np.isclose(ratio, sweep.natural_ratio)) for ratio in ratios]
-    for x, y, text, side in placed_names(recall, precision, names, 1.02 - left, 1.02 - bottom):
+    for x, y, text, side in plane.names(sweep.natural_ratio):
         align = "left" if side > 0 else "right"
         axes.annotate(text, (x, y), (7 * side, -9), textcoords="offset points", fontsize=8, ha=align)
-    axes.set(xlabel="recall", ylabel="precision", xlim=(left, 1.02), ylim=(bottom, 1.02))
+    axes.set(xlabel="recall", ylabel="precision", xlim=(plane.left, 1.02), ylim=(plane.bottom, 1.02))
     _finish(figure, sweep, "Reweighting, the threshold, and both", 2)
     return figure
 
 
-def _threshold_curves(axes: Any, sweep: RatioSweep) -> None:
+def _threshold_curves(axes: Any, plane: Plane) -> None:
     """Each leg over all thresholds, the unweighted one in black, and the frontier of all pairs."""
-    readable = [point for point in sweep.points if sweep.has_predictions(point)]
-    if not readable:
+    if not plane.legs:
         axes.plot([], [], " ", label="no predictions on disk, so no curves over the thresholds")
         return
-    reached: list[tuple[float, float]] = []
-    for point in sorted(readable, key=lambda point: point.ratio == 1):
-        counts = over_all_thresholds(
-            *sweep.predictions(point), sweep.task, sweep.positive_label, np.asarray(sweep.counts)
-        )
-        recall, precision = counts.recall, counts.precision
-        reached += zip(recall.tolist(), precision.tolist(), strict=True)
+    for point, recall, precision, _ in sorted(plane.legs, key=lambda leg: leg[0].ratio == 1):
         style: dict[str, Any] = {"color": "0.75", "linewidth": 0.7, "label": "the other legs, over all thresholds"}
         if point.ratio == 1:
             style = {"color": "black", "linewidth": 1, "label": "the unweighted leg, over all thresholds"}
         if style["label"] in axes.get_legend_handles_labels()[1]:
             del style["label"]
         axes.plot(recall, precision, **style)
-    recall, highest = frontier(reached)
     style = {"color": _SECOND_COLOUR, "linewidth": 1.6, "linestyle": "--"}
-    axes.step(recall, highest, where="post", label="frontier of all ratios and thresholds", **style)
+    axes.step(*plane.frontier, where="post", label="frontier of all ratios and thresholds", **style)
 
 
 def _star(axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, choice: Choice) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -9,16 +9,17 @@ from scipy.special import expit
 
 from ..errors import InvalidInputError
 from ..results.choice import Choice
-from ..results.comparison import PAIR, THRESHOLD, Comparison, compare
 from ..results.metrics import expected_calibration_error
 from ..results.operating_point import OperatingPoint
-from ..results.points import SweepPoint, printable, with_interval
+from ..results.points import SweepPoint, printable
 from ..results.ratio_sweep import RatioSweep
-from ..results.requirement import Requirement, calls_everything_positive
+from ..results.requirement import calls_everything_positive
 from ..weighting.class_weights import ClassWeights
 from ..weighting.task import Task
+from .comparison import compare_with_threshold
 
 _FEW_STEPS = 100  # on real data, the results of shorter legs jump from nothing found to everything
+_COUNTS = ("tp", "fp", "fn", "tn")
 COLUMNS = ("w_r", "x natural", "1/(1+w_r)", "precision", "recall", "F1", "TP", "FP", "FN", "TN", "")  # of the table
 
 
@@ -116,43 +117,33 @@ def rows(sweep: RatioSweep, requirement: str | None = None) -> list[list[str]]:
 
     Precision and recall have their 95% bootstrap intervals where there is one seed.
     """
-    ends = {
-        (name, point.ratio): " {:.3f}-{:.3f}".format(*ends)
-        for point in (sweep.points if len(sweep.seeds) == 1 else ())
-        for name, ends in (("precision", point.precision_interval), ("recall", point.recall_interval))
-        if ends is not None
-    }
-    break_even, kept = sweep.break_even(), sweep.kept_point
-    choice = marked_choice(sweep, requirement)
-    marked = None if choice is None else choice.point
-    curve = sweep.curve("precision", "recall", "f1", "tp", "fp", "fn", "tn")
+    break_even, kept, choice = sweep.break_even(), sweep.kept_point, marked_choice(sweep, requirement)
+    curve = sweep.curve("precision", "recall", "f1", *_COUNTS)
     cells = {}
-    for i, ratio in enumerate(curve["ratio"].tolist()):
+    for i, (ratio, points) in enumerate(sweep.by_ratio().items()):
         marks = {
             "natural": np.isclose(ratio, sweep.natural_ratio),
             "unweighted": ratio == 1,
             "break-even": ratio == break_even,
-            "" if choice is None else choice.because: marked is not None
-            and marked.is_argmax
-            and ratio == marked.ratio,
+            choice.because if choice else "": choice and choice.point.is_argmax and choice.point.ratio == ratio,
             "nothing predicted positive": sweep.predicts_no_positive(ratio),
             "model kept": kept is not None and ratio == kept.ratio,
         }
-        scores = [f"{curve[name][i]:.3f}" + ends.get((name, ratio), "") for name in ("precision", "recall", "f1")]
-        counts = [f"{curve[name][i]:.1f}".removesuffix(".0") for name in ("tp", "fp", "fn", "tn")]
-        cells[ratio] = [*scores, *counts, ", ".join(mark for mark, holds in marks.items() if holds)]
+        numbers = _numbers(
+            {name: values[i] for name, values in curve.items()}, points if len(sweep.seeds) == 1 else ()
+        )
+        cells[ratio] = [*numbers, ", ".join(mark for mark, holds in marks.items() if holds)]
     if break_even is not None and break_even not in cells:
         cells[break_even] = [f"{sweep.at(break_even, 'precision'):.3f}"] * 3 + [""] * 4 + ["break-even (interpolated)"]
     for leg in sweep.failed:
         cells.setdefault(leg.ratio, [""] * 7 + ["failed"])
     thresholds = {r: f"{1 / (1 + r):.3g}" if sweep.task is Task.BINARY else "" for r in cells}
-    of_ratios = [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", thresholds[r], *cells[r]] for r in sorted(cells)]
-    if choice is None or choice.point.is_argmax:
-        return of_ratios
-    point = choice.point
-    values = [_value(point, name) for name in ("precision", "recall")] + [f"{point.f1:.3f}"]
-    counts = [str(getattr(point, name)) for name in ("tp", "fp", "fn", "tn")]
-    return [*of_ratios, [f"{point.ratio:.4g}", "", "", *values, *counts, f"{choice.because}, {point.threshold_text}"]]
+    found = [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", thresholds[r], *cells[r]] for r in sorted(cells)]
+    if choice is not None and not choice.point.is_argmax:
+        rule = choice.point
+        mark = f"{choice.because}, {rule.threshold_text}"
+        found.append([f"{rule.ratio:.4g}", "", "", *_numbers(vars(rule), [rule]), mark])
+    return found
 
 
 def sentence(sweep: RatioSweep, ratio: float) -> str:
@@ -175,12 +166,17 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
 
 def rule_sentence(sweep: RatioSweep, point: OperatingPoint) -> str:
     """The precision and recall of a leg at its threshold as parts of 100, as `sentence` says them."""
-    text = of_100(sweep, point.precision, point.recall, point.tp + point.fp == 0)
     if point.is_argmax:
-        return f"At w_r = {point.ratio:.4g}: {text}."
-    if sweep.task is not Task.MULTICLASS:
-        text += f"; {100 * point.flagged:.3g} of 100 {sweep.unit} are flagged"
-    return f"At w_r = {point.ratio:.4g} with {point.threshold_text}: {text}."
+        return f"At w_r = {point.ratio:.4g}: {of_100(sweep, point.precision, point.recall, not point.tp + point.fp)}."
+    return f"At w_r = {point.ratio:.4g} with {point.threshold_text}: {rule_in_words(sweep, point)}."
+
+
+def rule_in_words(sweep: RatioSweep, point: OperatingPoint) -> str:
+    """The precision and recall of a leg at its threshold, and the share that it flags, as parts of 100."""
+    text = of_100(sweep, point.precision, point.recall, not point.tp + point.fp)
+    if sweep.task is Task.MULTICLASS:
+        return text
+    return f"{text}; {100 * point.flagged:.3g} of 100 {sweep.unit} are flagged"
 
 
 def of_100(sweep: RatioSweep, precision: float, recall: float, flags_nothing: bool) -> str:
@@ -224,82 +220,22 @@ def marked_choice(sweep: RatioSweep, requirement: str | None = None) -> Choice |
     """
     if not any(point.tp and not calls_everything_positive(point) for point in sweep.points):
         return None
-    if requirement is None and (
-        sweep.is_measurable or sweep.operating_point is not None or sweep.threshold == "argmax"
-    ):
-        choice = sweep.choose()
+    is_recorded = requirement is None and (sweep.operating_point is not None or sweep.threshold == "argmax")
+    if sweep.is_measurable or is_recorded:
+        choice = sweep.choose(requirement)
     else:
-        asked = requirement or sweep.requirement
-        choice = sweep.choose(
-            asked if sweep.is_measurable else asked.partition("@")[0], "any" if sweep.is_measurable else "argmax"
-        )
+        choice = sweep.choose((requirement or sweep.requirement).partition("@")[0], "argmax")
     bad = choice.point.tp == 0 or calls_everything_positive(choice.point)
     return None if choice.requirement.objective == "f" and not choice.requirement.bounds and bad else choice
 
 
-def compare_with_threshold(sweep: RatioSweep, requirement: str | None = None) -> str:
-    """Is weighting worth it for a requirement, or does moving the threshold do as well?
-
-    Parameters
-    ----------
-    sweep : RatioSweep
-    requirement : str, optional
-        See `RatioSweep.choose`; the requirement of the sweep when None. A confidence (`@90%`) is left out.
-
-    Returns
-    -------
-    str
-        A table with precision, recall and the share flagged, with 95% intervals, of the natural ratio, the best ratio, the
-        unweighted leg with its best threshold, and the best pair of ratio and threshold; on the evaluation data and, where
-        the sweep had a test set, on that. Then a sentence that says whether the best pair is better than the threshold
-        alone. Empty without predictions on disk, and for the break-even, which is a question about the ratio.
-    """
-    asked = requirement or sweep.requirement
-    if not sweep.is_measurable or Requirement.parse(asked).objective == "break-even":
-        return ""
-    compared = compare(sweep, asked)
-    lines = [["For " + compared.requirement.text, "w_r", "threshold", "precision", "recall", "flagged"]]
-    for data, rules in (("", compared.rules), (" (test data)", compared.on_test or {})):
-        for name, rule in rules.items():
-            threshold = "argmax" if rule.is_argmax else rule.threshold_text.split(" ", 2)[2]
-            share = "" if sweep.task is Task.MULTICLASS else f"{rule.flagged:.1%}"
-            cells = [
-                with_interval(getattr(rule, end), getattr(rule, f"{end}_interval")) for end in ("precision", "recall")
-            ]
-            lines.append([name + data, f"{rule.ratio:.4g}", threshold, *cells, share])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines]
-    return "\n".join([*table, *_is_worth_it(compared)])
-
-
-def _is_worth_it(compared: Comparison) -> list[str]:
-    if compared.difference is None or compared.difference_interval is None:
-        return []
-    name = {"f": "F-measure", "mcc": "Matthews correlation", "cost": "saving per item"}
-    objective = name.get(compared.requirement.objective, compared.requirement.objective)
-    data = "test data" if compared.on_test else "evaluation data, on which both were chosen"
-    low, high = compared.difference_interval
-    if compared.rules[PAIR].ratio == compared.rules[THRESHOLD].ratio:
-        return ["The best leg is the unweighted one: here the threshold does all that weighting could do."]
-    result = "better" if low > 0 else "worse" if high < 0 else "not told apart from"
-    says = {
-        "better": "Weighting is worth it here",
-        "worse": "Weighting is not worth it here",
-        "not told apart from": "It is open whether weighting is worth it here",
-    }[result]
-    same = ""
-    if len(compared.requirement.bounds) == 1 and compared.is_matched:
-        bound = compared.requirement.bounds[0][0].replace("flagged", "share flagged")
-        same = f"at the same {bound}{' on the evaluation data' if compared.on_test else ''}, "
-    return [
-        f"{says}: {same}with ratio and threshold the {objective} is {compared.difference:+.3f} compared with the "
-        f"threshold alone (95% interval {low:+.3f} to {high:+.3f}, on the {data})."
-    ]
-
-
-def _value(point: OperatingPoint, name: str) -> str:
-    ends = getattr(point, f"{name}_interval")
-    return f"{getattr(point, name):.3f}" + (" {:.3f}-{:.3f}".format(*ends) if ends else "")
+def _numbers(values: Mapping[str, float], legs: Sequence[SweepPoint | OperatingPoint]) -> list[str]:
+    """Precision, recall, F1 and the counts as cells of `table`, with the intervals of the leg if it is one."""
+    cells = [f"{values[name]:.3f}" for name in ("precision", "recall", "f1")]
+    for leg in legs:
+        for i, ends in enumerate((leg.precision_interval, leg.recall_interval)):
+            cells[i] += " {:.3f}-{:.3f}".format(*ends) if ends else ""
+    return cells + [f"{values[name]:.1f}".removesuffix(".0") for name in _COUNTS]
 
 
 def _calibration(sweep: RatioSweep, leg: SweepPoint) -> str:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +27,7 @@ from .output import SweepOutput
 from .resume import load_weights, locked, model_folder, planned_sweep, resumed_sweep, saved_threshold
 from .search import RatioSearch
 from .settings import SweepSettings
+from .trackers import grouped_runs
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ class RatioSweepCallback(TrainingRunner):
             output = on_main_process(trainer, open_output, stack, self.settings, planned)
             self.sweep = output.sweep
             initial = InitialState(trainer)
-            with _arguments_restored(trainer), _no_bars_for_files():
+            runs = grouped_runs(trainer.callback_handler.callbacks, output.folder.name)
+            with _arguments_restored(trainer), _no_bars_for_files(), runs:
                 try:
                     steps, losses = self._run_legs(trainer, output, initial)
                 except BaseException as error:
@@ -276,16 +277,12 @@ def _arguments_restored(trainer: Any) -> Iterator[None]:
     """Give the training arguments back at the end as they were; push nothing until then."""
     args = trainer.args
     given = {name: getattr(args, name, None) for name in _SET_BY_THE_SWEEP}
-    group = os.environ.get("WANDB_RUN_GROUP")
-    os.environ.setdefault("WANDB_RUN_GROUP", Path(args.output_dir).name)
     args.push_to_hub = False
     try:
         yield
     finally:
         for name, value in given.items():
             setattr(args, name, value)
-        if group is None:
-            del os.environ["WANDB_RUN_GROUP"]
 
 
 @contextmanager

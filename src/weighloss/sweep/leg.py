@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, enable_full_determinism, set_seed
-from transformers.integrations import TensorBoardCallback, WandbCallback, get_reporting_integration_callbacks
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PredictionOutput
 
@@ -28,6 +26,7 @@ from ..results.points import MEASURED, FailedLeg, SweepPoint
 from ..training.config import GROUPED, UNGROUPED, changed, has_values
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
 from .checkpoints import last_checkpoint, remove_checkpoints
+from .trackers import end_runs, with_new_trackers
 
 _NUMBER = (int, float, np.number)
 
@@ -140,23 +139,23 @@ def run_leg(
     args.weight_ratio, args.seed = leg.ratio, leg.seed
     args.num_train_epochs, args.output_dir = leg.epochs, str(leg.folder)
     started = time.perf_counter()
-    with _callbacks_of_leg(trainer, leg, evaluation_set, test_set) as evaluation:
-        while True:
-            initial.restore()
-            enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
-            checkpoint = last_checkpoint(leg.folder, trainer)
+    while True:
+        initial.restore()
+        enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
+        checkpoint = last_checkpoint(leg.folder, trainer)
+        with _callbacks_of_leg(trainer, leg, evaluation_set, test_set) as evaluation:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            if trainer.state.global_step == 0:
-                raise InvalidInputError(
-                    f"the training data ({type(trainer.train_dataset).__name__}) had no examples for this leg: "
-                    "give data that start anew each time, not a stream that can be read only once."
-                )
-            if trainer.state.train_batch_size in (None, initial.batch_size):
-                break
-            # The batch-size finder has shortened the batches: this leg once more, with them from its start like the others.
-            initial.batch_size = trainer.state.train_batch_size
-            args.per_device_train_batch_size = initial.batch_size // max(1, args.n_gpu)
-            remove_checkpoints(leg.folder)
+        if trainer.state.global_step == 0:
+            raise InvalidInputError(
+                f"the training data ({type(trainer.train_dataset).__name__}) had no examples for this leg: "
+                "give data that start anew each time, not a stream that can be read only once."
+            )
+        if trainer.state.train_batch_size in (None, initial.batch_size):
+            break
+        # The batch-size finder has shortened the batches: this leg once more, with them from its start like the others.
+        initial.batch_size = trainer.state.train_batch_size
+        args.per_device_train_batch_size = initial.batch_size // max(1, args.n_gpu)
+        remove_checkpoints(leg.folder)
     finished = evaluation.finished(seconds=time.perf_counter() - started)
     return replace(finished, batch_size=initial.batch_size) if args.auto_find_batch_size else finished
 
@@ -244,26 +243,22 @@ def _callbacks_of_leg(
     """Give the trainer the callbacks of a stand-alone run: trackers that start a run of their own, and no sweep."""
     handler, args = trainer.callback_handler, trainer.args
     before, run_name = handler.callbacks, args.run_name
-    trackers = tuple(get_reporting_integration_callbacks(args.report_to))
     evaluation = _Evaluation(trainer, leg, evaluation_set, test_set)
     callbacks: list[TrainerCallback] = [evaluation]  # first, before the trackers end their runs
-    for callback in before:
-        if type(callback) in trackers:
-            callback = type(callback)()
-            if isinstance(callback, TensorBoardCallback):
-                callback.logging_dir = str(Path(callback.logging_dir or leg.sweep_folder / "runs") / leg.name)
-        elif type(callback) is ProgressCallback:
+    for callback in with_new_trackers(before, args.report_to, leg.sweep_folder, leg.name):
+        if type(callback) is ProgressCallback:
             callback = _BarOnly()
         if not isinstance(callback, TrainingRunner) and type(callback) is not PrinterCallback:
             callbacks.append(callback)
     handler.callbacks = callbacks
     args.run_name = f"{run_name or leg.sweep_folder.name}/{leg.name}"
+    stopped = True
     try:
         yield evaluation
+        stopped = False
     finally:
         handler.callbacks, args.run_name = before, run_name
-        if any(isinstance(callback, WandbCallback) for callback in callbacks):
-            sys.modules["wandb"].finish()  # the callback itself would go on with the same run
+        end_runs(trainer, callbacks, stopped)
 
 
 def _predict(trainer: WeightedLossTrainer, dataset: Any, sort: bool, prefix: str = "eval") -> Any:

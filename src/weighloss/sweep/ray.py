@@ -21,6 +21,7 @@ from .checks import check_sweep
 from .leg import FinishedLeg, InitialState, Leg, run_leg
 from .output import SweepOutput
 from .resume import planned_sweep
+from .trackers import grouped_runs
 
 _PARTS = (
     "model_init", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class", "compute_metrics",
@@ -142,7 +143,8 @@ def _leg_on_ray(shared: Any, leg: Leg, threads: int) -> tuple[FinishedLeg, Any]:
     evaluation = trainer.eval_dataset
     if isinstance(evaluation, dict):
         evaluation = evaluation[evaluate_on or next(iter(evaluation))]
-    finished = run_leg(trainer, leg, evaluation, InitialState(trainer), test_set)
+    with grouped_runs(callbacks, leg.sweep_folder.name):
+        finished = run_leg(trainer, leg, evaluation, InitialState(trainer), test_set)
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_without_pushing(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
