@@ -120,3 +120,16 @@ def test_without_an_unweighted_leg_three_rules_are_compared_without_a_verdict(tm
         "best ratio at argmax",
         "best ratio and threshold",
     ]
+
+
+def test_the_same_rule_twice_has_no_difference_beyond_the_noise(tmp_path):
+    """Few positives: a threshold for the same recall may be a whole step away, which is no merit of the other leg."""
+    labels = (np.arange(300) < 40).astype(int)
+    scores = np.random.default_rng(0).normal(labels * 2.5 - 1.25, 1)
+    noise = np.random.default_rng(1).normal(0, 0.1, 300)
+    points = [write_leg(tmp_path, ratio, s, labels) for ratio, s in ((1.0, scores), (7.0, scores + noise))]
+    make_sweep(points).save(tmp_path)
+    sweep = RatioSweep.load(tmp_path)
+    for requirement in ("recall>=0.9", "recall>=0.95", "precision>=0.9", "flagged<=0.1"):
+        low, high = compare(sweep, requirement).difference_interval
+        assert low <= 0 <= high

@@ -67,7 +67,7 @@ def verdict(compared: Comparison) -> list[str]:
     same = ""
     if compared.is_matched:
         bound = compared.requirement.bounds[0][0].replace("flagged", "share flagged")
-        same = f"at the same {bound}{' on the evaluation data' if compared.on_test else ''}, "
+        same = f"at the same {bound}, "
     data = "test data" if compared.on_test else "evaluation data, on which both were chosen"
     return [
         f"{is_worth_it} worth it here: {same}with ratio and threshold the {_OBJECTIVES.get(objective, objective)} is "

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ def bootstrap(
     ----------
     Efron, B. and Tibshirani, R. (1993), An Introduction to the Bootstrap, chapter 13.
     """
-    outcomes = [_outcomes(logits, labels, task, positive_label) for logits, labels in predictions]
+    outcomes = [outcomes_of(logits, labels, task, positive_label) for logits, labels in predictions]
     num_items = len(outcomes[0])
     flat = np.concatenate([leg.reshape(num_items, -1) for leg in outcomes], axis=1).astype(np.float32)
     generator = np.random.default_rng(seed)
@@ -99,9 +99,8 @@ def bootstrap(
     legs = []
     ends = np.cumsum([leg[0].size for leg in outcomes])[:-1]
     for summed in np.split(sums, ends, axis=1):
-        true, predicted, actual, counted = np.moveaxis(summed.reshape(num_resamples, 4, -1), 1, 0)
-        negative = counted - predicted - actual + true
-        legs.append(Confusion(true + hit, predicted - true + false, actual - true + missed, negative))
+        counts = counts_of(summed)
+        legs.append(Confusion(counts.tp + hit, counts.fp + false, counts.fn + missed, counts.tn))
     return Intervals(level, tuple(legs))
 
 
@@ -113,10 +112,17 @@ def resampled_sums(values: np.ndarray, num_resamples: int, generator: np.random.
         rows = np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}").ravel()
         _, first, numbers = np.unique(rows, return_index=True, return_counts=True)
         values, shares = values[first].astype(np.float64), numbers / num_items
-    chunk = max(1, 20_000_000 // len(values))  # which bounds the memory
-    sizes = (min(chunk, num_resamples - start) for start in range(0, num_resamples, chunk))
-    draws = (generator.multinomial(num_items, shares, size) for size in sizes)
-    return np.concatenate([drawn.astype(values.dtype) @ values for drawn in draws])
+    drawn = resamples(num_items, shares, num_resamples, generator)
+    return np.concatenate([numbers.astype(values.dtype) @ values for numbers in drawn])
+
+
+def resamples(
+    num_items: int, shares: np.ndarray, num_resamples: int, generator: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """How often each row is drawn, in parts: int arrays of shape (n_resamples of the part, n_rows)."""
+    chunk = max(1, 20_000_000 // len(shares))  # which bounds the memory
+    for start in range(0, num_resamples, chunk):
+        yield generator.multinomial(num_items, shares, min(chunk, num_resamples - start))
 
 
 def interval(values: np.ndarray, level: float) -> np.ndarray:
@@ -125,7 +131,13 @@ def interval(values: np.ndarray, level: float) -> np.ndarray:
     return np.moveaxis(np.quantile(values, [tail, 1 - tail], axis=0), 0, -1)
 
 
-def _outcomes(logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int) -> np.ndarray:
+def counts_of(sums: np.ndarray) -> Confusion:
+    """The counts of sums of flattened `outcomes_of`: (n_resamples, 4 * n_classes) to arrays (n_resamples, n_classes)."""
+    true, predicted, actual, counted = np.moveaxis(sums.reshape(len(sums), 4, -1), 1, 0)
+    return Confusion(true, predicted - true, actual - true, counted - predicted - actual + true)
+
+
+def outcomes_of(logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int) -> np.ndarray:
     """True, predicted and actual positives of every item, and the number of its labels that count: shape
     (n_items, 4, n_classes), with one class unless averages are macro.
     """

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
 from ..weighting.task import Task
-from .bootstrap import bootstrap, interval, resampled_sums
+from .bootstrap import bootstrap, counts_of, interval, outcomes_of, resampled_sums, resamples
 from .choice import choose
 from .files import Split
 from .operating_point import OperatingPoint, as_vector, at_threshold
 from .ratio_sweep import RatioSweep
-from .requirement import Requirement
-from .thresholds import best_threshold
+from .requirement import Requirement, flagged
+from .thresholds import family_of
 
+_NUM_RESAMPLES = 500
 NATURAL, RATIO, THRESHOLD, PAIR = (
     "natural ratio at argmax",
     "best ratio at argmax",
@@ -35,11 +37,11 @@ class Comparison:
         The same rules, measured on the test set; None where its predictions are not on disk.
     difference : float or None
         Objective of the requirement (see `Requirement`) of the best pair, minus that of the unweighted leg: on the test set
-        if there is one. Where the requirement has one bound, the unweighted leg has the threshold with which it has at
-        least the recall (precision) of the pair on the evaluation set, or at most its share flagged; not with several
-        labels per example, which have a threshold each. None without such a leg.
+        if there is one. Where the requirement has one bound, the unweighted leg has the best threshold with which it has,
+        on the same items, at least the recall (precision) of the pair, or at most its share flagged: that favours the
+        unweighted leg. Not with several labels per example, which have a threshold each. None without such a leg.
     difference_interval : tuple of two floats, or None
-        95% bootstrap interval of the difference, both rules on the same resamples.
+        95% bootstrap interval of the difference. Both legs are measured on the same resamples, and matched on each of them.
     is_matched : bool
         Whether the difference is one at the same recall, precision or share flagged.
     """
@@ -84,33 +86,54 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
     on_test = {name: _on_test(sweep, rule) for name, rule in rules.items()} if has_test else None
     if unweighted is None:
         return Comparison(wanted, rules, on_test)
-    alone, is_matched = rules[THRESHOLD], False
-    if len(wanted.bounds) == 1 and sweep.task is not Task.MULTILABEL:
-        logits, labels = sweep.predictions(unweighted)
-        same = replace(wanted, bounds=tuple((name, getattr(best.point, name)) for name, _ in wanted.bounds))
-        given = logits, labels, sweep.task, sweep.positive_label, sweep.counts
-        threshold = best_threshold(same, *given, num_resamples=0)[1]
-        alone = at_threshold(unweighted, logits, labels, threshold, sweep.task, sweep.positive_label)
-        is_matched = float(same.score(alone)) >= 1
-        alone = alone if is_matched else rules[THRESHOLD]
-    predictions = []
-    for rule in (best.point, alone):
-        logits, labels = sweep.predictions(rule.leg, split)
-        predictions.append(
-            (logits - as_vector(rule.threshold, logits.shape[1], sweep.task, sweep.positive_label), labels)
-        )
+    is_matched = len(wanted.bounds) == 1 and sweep.task is not Task.MULTILABEL
+    differences = (_matched if is_matched else _as_chosen)(sweep, wanted, best.point, rules[THRESHOLD], split)
+    low, high = interval(differences[1:], 0.95).tolist()
+    return Comparison(wanted, rules, on_test, float(differences[0]), (low, high), is_matched)
+
+
+def _matched(
+    sweep: RatioSweep, wanted: Requirement, pair: OperatingPoint, alone: OperatingPoint, split: Split
+) -> np.ndarray:
+    """Differences of the objective on the items, and on resamples, where both legs have the recall that the pair has."""
+    logits, labels = _decided(sweep, pair, split)
+    outcomes = (
+        outcomes_of(logits, labels, sweep.task, sweep.positive_label).reshape(len(labels), -1).astype(np.float64)
+    )
+    unweighted = sweep.predictions(alone.leg, split)
+    family = family_of(*unweighted, sweep.task, sweep.positive_label, sweep.counts)
+    shares, generator = np.full(len(labels), 1 / len(labels)), np.random.default_rng(0)
+    differences = []
+    for numbers in chain([np.ones((1, len(labels)))], resamples(len(labels), shares, _NUM_RESAMPLES, generator)):
+        of_pair = counts_of(numbers @ outcomes)
+        ((name, _),) = wanted.bounds
+        reached = flagged(of_pair) if name == "flagged" else getattr(of_pair, name)
+        same = replace(wanted, bounds=((name, reached[:, None]),))
+        score = same.score(family.confusion(numbers)).max(axis=1)  # above 1 by the objective where the bound holds
+        differences.append(wanted.objective_of(of_pair) - np.maximum(0, score - 1))
+    return np.concatenate(differences)
+
+
+def _as_chosen(
+    sweep: RatioSweep, wanted: Requirement, pair: OperatingPoint, alone: OperatingPoint, split: Split
+) -> np.ndarray:
+    """Differences of the objective of both rules as they were chosen, on the items and on resamples."""
+    predictions = [_decided(sweep, rule, split) for rule in (pair, alone)]
     if wanted.costs:
-        of_pair_items, of_threshold_items = (wanted.costs_of(*predicted) for predicted in predictions)
-        saved = of_threshold_items - of_pair_items
-        difference = saved.mean()
+        of_pair_items, of_alone_items = (wanted.costs_of(*predicted) for predicted in predictions)
+        saved = of_alone_items - of_pair_items
         resampled = resampled_sums(saved[:, None], 1000, np.random.default_rng(0))[:, 0] / len(saved)
-    else:
-        of_pair, of_threshold = bootstrap(predictions, sweep.task, sweep.positive_label).resampled
-        resampled = wanted.objective_of(of_pair) - wanted.objective_of(of_threshold)
-        measured = [_on_test(sweep, rule) if has_test else rule for rule in (best.point, alone)]
-        difference = wanted.objective_of(measured[0]) - wanted.objective_of(measured[1])
-    low, high = interval(resampled, 0.95).tolist()
-    return Comparison(wanted, rules, on_test, float(difference), (low, high), is_matched)
+        return np.append(saved.mean(), resampled)
+    of_pair, of_alone = bootstrap(predictions, sweep.task, sweep.positive_label).resampled
+    measured = [_on_test(sweep, rule) if split == "test" else rule for rule in (pair, alone)]
+    difference = wanted.objective_of(measured[0]) - wanted.objective_of(measured[1])
+    return np.append(difference, wanted.objective_of(of_pair) - wanted.objective_of(of_alone))
+
+
+def _decided(sweep: RatioSweep, rule: OperatingPoint, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose argmax is the rule, and labels."""
+    logits, labels = sweep.predictions(rule.leg, split)
+    return logits - as_vector(rule.threshold, logits.shape[1], sweep.task, sweep.positive_label), labels
 
 
 def _on_test(sweep: RatioSweep, rule: OperatingPoint) -> OperatingPoint:

@@ -67,18 +67,15 @@ def best_thresholds(
     num_resamples: int = 100,
 ) -> list[tuple[float, Threshold]]:
     """`best_threshold` for each of several requirements of the same leg, which is resampled once for all of them."""
-    if task is Task.MULTICLASS:
-        family = _Exponents(logits, labels, np.asarray(counts))
+    if task is not Task.MULTILABEL:
+        family = family_of(logits, labels, task, positive_label, counts)
         found = _steadied(requirements, family, num_resamples)
-        return [(value, tuple(family.threshold(exponent).tolist())) for value, exponent in found]
-    if task is Task.BINARY:
-        cuts = _Cuts(*positives_and_scores(logits, labels, task, positive_label))
-        return list(_steadied(requirements, cuts, num_resamples))
+        return [(value, family.threshold(position)) for value, position in found]
     of_labels = []
     for of_label, truth in zip(logits.T, labels.T, strict=True):
         positives, scores = positives_and_scores(of_label, truth, task)
         if positives.any():
-            of_labels.append(_steadied(requirements, _Cuts(positives, scores), num_resamples))
+            of_labels.append(_steadied(requirements, Cuts(positives, scores), num_resamples))
         else:  # there is nothing to choose a threshold by
             of_labels.append([(math.nan, 0.0)] * len(requirements))
     best: list[tuple[float, Threshold]] = []
@@ -119,9 +116,18 @@ def over_all_thresholds(
     Confusion of arrays of shape (n_thresholds, 1), or (n_thresholds, n_classes) with more than two classes.
     """
     if task is Task.MULTICLASS:
-        family = _Exponents(logits, labels, np.asarray(counts))
+        family = family_of(logits, labels, task, positive_label, counts)
         return Confusion(*(part[0] for part in vars(family.confusion(np.ones((1, len(labels))))).values()))
     return confusion_at_thresholds(*positives_and_scores(logits, labels, task, positive_label))[1]
+
+
+def family_of(
+    logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int = 1, counts: Any = None
+) -> Cuts | Exponents:
+    """The thresholds of a leg among which the best is looked for, for two classes or several; see `best_threshold`."""
+    if task is Task.MULTICLASS:
+        return Exponents(logits, labels, np.asarray(counts))
+    return Cuts(*positives_and_scores(logits, labels, task, positive_label))
 
 
 def _confusion(positives: np.ndarray, weights: np.ndarray, numbers: np.ndarray) -> Confusion:
@@ -135,7 +141,7 @@ def _confusion(positives: np.ndarray, weights: np.ndarray, numbers: np.ndarray) 
     return Confusion(*(part[..., None] for part in counts))
 
 
-class _Cuts:
+class Cuts:
     """The thresholds of two classes that can be best: halfway between a positive and the next lower score, or above all."""
 
     def __init__(self, positives: np.ndarray, scores: np.ndarray) -> None:
@@ -150,11 +156,16 @@ class _Cuts:
         between = (scores + np.append(scores[1:], scores[-1] - 1)) / 2
         self.positions = np.append(scores[0] + 1, between[useful])
 
+    def threshold(self, position: float) -> Threshold:
+        """The threshold at one of the positions."""
+        return position
+
     def confusion(self, weights: np.ndarray) -> Confusion:
+        """Counts on resamples, (n_resamples, n_items), at each position: arrays (n_resamples, n_positions, 1)."""
         return _confusion(self._positives, weights[:, self._order], self._numbers)
 
 
-class _Exponents:
+class Exponents:
     """The thresholds of more than two classes: α·log n_c, which is −log w_c at the ratio natural^α."""
 
     def __init__(self, logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> None:
@@ -162,13 +173,15 @@ class _Exponents:
         log_weights = np.log(ClassWeights.from_counts(counts).weights)
         self._per_exponent = -(log_weights - log_weights.mean())
         self.positions = _EXPONENTS if np.ptp(self._per_exponent) > 0 else np.zeros(1)
-        self._predictions = [(logits - self.threshold(exponent)).argmax(-1) for exponent in self.positions]
+        self._predictions = [(logits - exponent * self._per_exponent).argmax(-1) for exponent in self.positions]
         self._classes = np.unique(np.concatenate([labels, *self._predictions]))
 
-    def threshold(self, exponent: float) -> np.ndarray:
-        return exponent * self._per_exponent
+    def threshold(self, exponent: float) -> Threshold:
+        """The threshold at one of the positions."""
+        return tuple((exponent * self._per_exponent).tolist())
 
     def confusion(self, weights: np.ndarray) -> Confusion:
+        """Counts on resamples, (n_resamples, n_items), at each position: arrays (n_resamples, n_positions, n_classes)."""
         actual = weights @ (self._labels[:, None] == self._classes)
         counts = []
         for predictions in self._predictions:
@@ -179,13 +192,14 @@ class _Exponents:
         return Confusion(*(np.stack(part, axis=-2) for part in zip(*counts, strict=True)))
 
     def expected_costs(self, costs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Mean cost of an item on resamples, at each position: float array (n_resamples, n_positions)."""
         # One product for each exponent: of equal decisions the costs are equal to the last bit, and the first is chosen.
         of_exponents = [weights @ costs[self._labels, predictions] for predictions in self._predictions]
         return np.stack(of_exponents, axis=-1) / weights.sum(-1, keepdims=True)
 
 
 def _steadied(
-    requirements: Sequence[Requirement], family: _Cuts | _Exponents, num_resamples: int
+    requirements: Sequence[Requirement], family: Cuts | Exponents, num_resamples: int
 ) -> list[tuple[float, float]]:
     """How well the family can meet each requirement, and where: see `best_threshold`."""
     resamples, size = _resamples(family.num_items, num_resamples), max(1, 10_000_000 // family.num_items)
@@ -194,7 +208,7 @@ def _steadied(
         weights = resamples[start : start + size].astype(np.float64)
         counts = family.confusion(weights)
         for requirement, of_requirement in zip(requirements, values, strict=True):
-            if requirement.costs and isinstance(family, _Exponents):
+            if requirement.costs and isinstance(family, Exponents):
                 scores = -family.expected_costs(np.array(requirement.costs), weights)
             else:
                 scores = requirement.score(counts)
