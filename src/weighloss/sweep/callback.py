@@ -10,20 +10,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 from accelerate.utils import broadcast_object_list
-from tqdm.auto import tqdm
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging as hf_logging
 
 from ..errors import InvalidInputError, SweepStoppedError
 from ..results.choice import Thresholds
 from ..results.files import has_no_room
-from ..results.points import FailedLeg, SweepPoint
 from ..results.ratio_sweep import RatioSweep
 from ..training.threshold import apply_threshold, needed_threshold
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
 from .checks import check_sweep
-from .leg import InitialState, Leg, run_leg
+from .leg import InitialState, run_leg
 from .output import SweepOutput
+from .progress import Progress
 from .resume import load_weights, locked, model_folder, planned_sweep, resumed_sweep, saved_threshold
 from .search import RatioSearch
 from .settings import SweepSettings
@@ -237,39 +236,6 @@ def on_main_process(trainer: Any, work: Callable[..., _T], *arguments: Any) -> _
     if outcome[1] is not None:
         raise InvalidInputError(outcome[1])
     return outcome[0]
-
-
-class Progress:
-    """A bar over the legs of a sweep, which says which leg runs and its w_r, and one line for each finished leg."""
-
-    def __init__(self, output: SweepOutput, has_bar: bool, prints: bool = True) -> None:
-        done = len(output.sweep.done) - len(output.again)
-        self._bar = tqdm(total=output.num_legs, initial=done, unit="leg", disable=not has_bar, smoothing=0)
-        self._number, self._num_legs, self._prints = done, output.num_legs, prints
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._bar.close()
-
-    def start(self, leg: Leg) -> None:
-        """Show which leg runs."""
-        self._number += 1
-        self._bar.set_description(f"leg {self._number} of {self._num_legs}, w_r = {leg.ratio:.4g}")
-
-    def end(self, result: SweepPoint | FailedLeg) -> None:
-        """Print the result of the leg in one line."""
-        if isinstance(result, SweepPoint):
-            text = f"precision {result.precision:.3f}  recall {result.recall:.3f}  F1 {result.f1:.3f}"
-            text += f"  {result.seconds:.0f} s"
-        else:
-            text = f"failed: {result.reason}"
-        if self._prints:
-            tqdm.write(
-                f"leg {self._number:>2} of {self._num_legs}  w_r {result.ratio:<8.4g} seed {result.seed}  {text}"
-            )
-        self._bar.update()
 
 
 @contextmanager

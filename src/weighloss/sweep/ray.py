@@ -16,10 +16,11 @@ import torch
 from ..errors import InvalidInputError, SweepStoppedError, reason
 from ..results.ratio_sweep import RatioSweep
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
-from .callback import Progress, RatioSweepCallback, hold_chosen_model, open_output
+from .callback import RatioSweepCallback, hold_chosen_model, open_output
 from .checks import check_sweep
 from .leg import FinishedLeg, InitialState, Leg, run_leg
 from .output import SweepOutput
+from .progress import Progress
 from .resume import planned_sweep
 from .trackers import grouped_runs
 
