@@ -1,14 +1,14 @@
 """Is weighting worth it, and where do the curves cross? Sweeps over seven data sets with three seeds, and their tables.
 
-    python benchmarks/study.py sms                # one data set: fetch it, sweep, print its part of the tables
-    python benchmarks/study.py                    # all of them: six hours on two cores
-    python benchmarks/study.py --tables           # the tables and charts of docs/study.md, from finished sweeps
+    python benchmarks/study.py sms        # one data set: fetch it, sweep, print the tables of all that have finished
+    python benchmarks/study.py            # all of them: about six hours on two cores
+    python benchmarks/study.py --tables   # only the tables and charts of docs/study.md
 
 A run that was interrupted resumes. The model is MiniLM with the first two of its six layers. Each data set gets
 
 - `sweep`: 13 ratios and w_r = 1, one epoch, chosen on the evaluation data and measured on the test data;
-- `three_epochs`: four of the ratios again with three epochs, for three data sets;
-- `recipe.json`: the weighted loss of transformers' documentation in micro-batches, for the same three.
+- `three_epochs`: four of the ratios again with three epochs, for four data sets;
+- `recipe.json`: the weighted loss of transformers' documentation in micro-batches, for three.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from accumulation import DocumentedTrainer
 from study_data import DATA_SETS, prepare
+from study_tables import write_tables
 from weighloss import WeightedLossConfig, WeightedLossTrainer, classification_metrics
 from weighloss.cli.arguments import DataArguments, ModelArguments
 from weighloss.cli.data import load_data, tokenize
@@ -29,7 +30,8 @@ from weighloss.cli.demo_data import demo_model
 from weighloss.cli.model import classifier_init
 
 SEEDS = ["42", "43", "44"]
-LONGER = ("sms", "persons", "docstrings")  # of these three epochs, and the recipe of the documentation
+LONGER = ("sms", "persons", "docstrings", "categories")  # with three epochs too
+RECIPE = ("sms", "persons", "docstrings")
 LEARNING_RATE = 1e-4
 MAX_LENGTH = 32
 
@@ -109,9 +111,9 @@ def run(name: str, folder: Path) -> None:
         ratios = ["natural*0.1", "unweighted", "natural", "natural*10"]
         longer = ["--epochs_per_ratio", "3", "--ratios", *ratios]
         sweep(name, folder / name / "three_epochs", folder, *longer)
-        file = folder / name / "recipe.json"
-        if not file.exists():
-            file.write_text(json.dumps(recipe(name, folder), indent=1))
+    file = folder / name / "recipe.json"
+    if name in RECIPE and not file.exists():
+        file.write_text(json.dumps(recipe(name, folder), indent=1))
 
 
 def main() -> None:
@@ -119,10 +121,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *DATA_SETS], help="Data sets. Default: all of them.")
     parser.add_argument("--output_dir", type=Path, default=Path("study"))
-    parser.add_argument("--tables", action="store_true", help="Train nothing; print the tables and draw the charts.")
+    parser.add_argument("--tables", action="store_true", help="Train nothing.")
     args = parser.parse_args()
-    for name in args.names or DATA_SETS:
+    for name in [] if args.tables else args.names or DATA_SETS:
         run(name, args.output_dir)
+    write_tables(args.output_dir, args.output_dir)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score
 
 from study_data import DATA_SETS
 from weighloss import ClassWeights, RatioSweep, SweepPoint, calibrated_logits
@@ -182,6 +182,42 @@ def four_rules(sweeps: dict[str, RatioSweep]) -> dict[tuple[str, str], list]:
     return differences
 
 
+def several_classes(sweeps: dict[str, RatioSweep], longer: dict[str, RatioSweep]) -> None:
+    """Does log w, added to the logits of the unweighted leg, get where the weighted loss gets?"""
+    rows = []
+    for epochs, finished in (("1", sweeps), ("3", longer)):
+        for title, sweep in finished.items():
+            if sweep.task is not Task.MULTICLASS:
+                continue
+            scores = [macro_f1(of_seed) for of_seed in per_seed(sweep)]
+            rows.append([title, epochs, *(of_seeds([s[name] for s in scores]) for name in scores[0])])
+            names = list(scores[0])
+    if rows:
+        print_table("Macro F1 of several classes", ["data", "epochs", *names], rows)
+
+
+def macro_f1(sweep: RatioSweep) -> dict[str, float]:
+    """Macro F1 on the test data, by rule; what is chosen is chosen on the evaluation data."""
+    unweighted, natural = leg_at(sweep, None), leg_at(sweep, 1.0)
+    log_weights = np.log(ClassWeights.from_counts(sweep.counts).weights)
+    wanted, given = Requirement.parse("f1"), ("any", sweep.task, sweep.positive_label, sweep.counts)
+    rules = {
+        "w_r = 1": (unweighted, 0.0),
+        "w_r = 1, log w added": (unweighted, -log_weights),
+        "w_r = 1, best r'": choose(wanted, [unweighted], sweep.predictions, *given).point,
+        "natural": (natural, 0.0),
+        "best ratio": choose(wanted, sweep.points, sweep.predictions, "argmax").point,
+        "best ratio and r'": choose(wanted, sweep.points, sweep.predictions, *given).point,
+    }
+    scores = {}
+    for name, rule in rules.items():
+        leg, threshold = rule if isinstance(rule, tuple) else (rule.leg, rule.threshold)
+        logits, labels = sweep.predictions(leg, "test")
+        predicted = (logits - np.asarray(threshold)).argmax(-1)
+        scores[name] = float(f1_score(labels, predicted, average="macro", zero_division=0))
+    return scores
+
+
 def fades(sweeps: dict[str, RatioSweep], longer: dict[str, RatioSweep]) -> None:
     """(d) One epoch against three: how far apart are the legs at natural / 10 and natural x 10?"""
     rows = []
@@ -342,7 +378,9 @@ def write_tables(folder: Path, charts: Path) -> None:
     crossings(sweeps)
     average_precisions(sweeps)
     differences = four_rules(sweeps)
-    fades(sweeps, load(folder, "three_epochs"))
+    longer = load(folder, "three_epochs")
+    several_classes(sweeps, longer)
+    fades(sweeps, longer)
     calibration(sweeps)
     recipes(folder)
     few_ratios(sweeps)
