@@ -120,7 +120,7 @@ def resamples(
     num_items: int, shares: np.ndarray, num_resamples: int, generator: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """How often each row is drawn, in parts: int arrays of shape (n_resamples of the part, n_rows)."""
-    chunk = max(1, 20_000_000 // len(shares))  # which bounds the memory
+    chunk = max(1, 2_000_000 // len(shares))  # which bounds the memory
     for start in range(0, num_resamples, chunk):
         yield generator.multinomial(num_items, shares, min(chunk, num_resamples - start))
 

@@ -202,7 +202,7 @@ def _steadied(
     requirements: Sequence[Requirement], family: Cuts | Exponents, num_resamples: int
 ) -> list[tuple[float, float]]:
     """How well the family can meet each requirement, and where: see `best_threshold`."""
-    resamples, size = _resamples(family.num_items, num_resamples), max(1, 10_000_000 // family.num_items)
+    resamples, size = _resamples(family.num_items, num_resamples), max(1, 2_000_000 // family.num_items)
     values = np.zeros((len(requirements), len(family.positions)))
     for start in range(0, len(resamples), size):  # which bounds the memory
         weights = resamples[start : start + size].astype(np.float64)
