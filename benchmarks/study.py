@@ -7,7 +7,7 @@
 A run that was interrupted resumes. The model is MiniLM with the first two of its six layers. Each data set gets
 
 - `sweep`: 13 ratios and w_r = 1, one epoch, chosen on the evaluation data and measured on the test data;
-- `three_epochs`: four of the ratios again with three epochs, for four data sets;
+- `three_epochs`: two or four of the ratios again with three epochs, for four data sets;
 - `recipe.json`: the weighted loss of transformers' documentation in micro-batches, for three.
 """
 
@@ -108,7 +108,9 @@ def run(name: str, folder: Path) -> None:
     """Everything that is trained for one data set; what is there is kept."""
     sweep(name, folder / name / "sweep", folder, "--num_ratios", "13", "--ratio_span", "100")
     if name in LONGER:
-        ratios = ["natural*0.1", "unweighted", "natural", "natural*10"]
+        ratios = ["unweighted", "natural"]
+        if not DATA_SETS[name].has_several_classes:
+            ratios += ["natural*0.1", "natural*10"]
         longer = ["--epochs_per_ratio", "3", "--ratios", *ratios]
         sweep(name, folder / name / "three_epochs", folder, *longer)
     file = folder / name / "recipe.json"
