@@ -10,7 +10,7 @@ OUT ?= demo
 
 # The sweep with its charts on the built-in data and model, into OUT: about five minutes on two cores once installed, no Hub.
 demo: .venv/installed
-	$(BIN)/python scripts/sweep.py --output_dir $(OUT) --learning_rate 1e-4 --per_device_train_batch_size 8 $(FLAGS)
+	$(BIN)/python scripts/sweep.py --output_dir $(OUT) $(FLAGS)
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(FLAGS)

@@ -60,7 +60,7 @@ def test_every_python_snippet_runs_from_top_to_bottom(tmp_path, monkeypatch):
     for snippet in SNIPPETS:
         if "from_hub" not in snippet:  # another test runs that one and the commands for the Hub
             exec(snippet, namespace)
-    assert len(RatioSweep.load("out").points) == 14
+    assert len(RatioSweep.load("out").points) == 8
     assert all((tmp_path / "out" / chart).exists() for chart in CHARTS)
 
 

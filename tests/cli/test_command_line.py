@@ -246,6 +246,14 @@ def test_an_unknown_flag_ends_with_usage_and_its_name(command, capsys):
 
 
 @pytest.mark.parametrize(
+    ("flag", "meant"), [("--max_length", "--max_seq_length"), ("--text_column_name", "--text_column_names")]
+)
+def test_a_flag_that_is_nearly_right_is_named(flag, meant, capsys):
+    assert ended("sweep", flag, 7) == 2
+    assert f"unrecognized arguments: {flag} 7 (did you mean {meant}?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "words",
     [["--train_file", "a.csv", "b.csv"], ["--choose", "cost", "fp=1", "fn=20"], ["--learning_rate", "1e-4", "2e-4"]],
 )

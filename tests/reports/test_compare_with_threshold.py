@@ -136,3 +136,15 @@ def test_a_positive_that_only_the_evaluation_data_has_is_no_merit_of_the_other_l
     assert compared.rules["best ratio and threshold"].ratio == 7
     assert compared.difference == 0
     assert compared.difference_interval == (0, 0)
+
+
+def test_a_requirement_that_is_missed_on_the_test_data_is_said_so(tmp_path):
+    sweep = write_sweep(tmp_path)
+    labels = (np.arange(600) < 60).astype(int)
+    found = labels * (np.arange(600) % 2)  # every second positive, and nothing else
+    logits = np.stack([np.zeros(600), 100.0 * found - 50], axis=1).astype(np.float32)
+    for point in sweep.points:
+        write_predictions(tmp_path / of_split(point.predictions, "test"), logits, labels, {})
+    text = reports.compare_with_threshold(sweep, "recall>=0.9")
+    assert re.search(r"On the test data recall is 0\.500 \(0\.\d+ to 0\.\d+\), and 0\.9 is required\.$", text)
+    assert "is required" not in reports.compare_with_threshold(sweep, "precision>=0.9")

@@ -244,10 +244,10 @@ def says(sentence: str, choice) -> bool:
     """Whether a sentence names the ratio, the threshold, precision and recall of a choice, and whether it is met."""
     point = choice.point
     numbers = re.search(
-        r"With w_r = (\S+) and (?:no change|the threshold (\S+)).*, (\d+) are spam.*, (\d+) are found", sentence
+        r", (\d+) are spam.*, (\d+) are found.* This is w_r = (\S+) with (?:no change|the threshold (\S+))", sentence
     )
     assert numbers, sentence
     expected = [f"{point.ratio:.3g}", f"{point.threshold:.3g}"]
-    found = [numbers[1], numbers[2] or "0", *map(int, numbers.groups()[2:])]
+    found = [numbers[3], numbers[4] or "0", int(numbers[1]), int(numbers[2])]
     met = not sentence.startswith("No pair")
     return [*found, met] == [*expected, *np.round([100 * point.precision, 100 * point.recall]), choice.met]

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from results.sweeps import ARTICLE, make_point, make_sweep
-from weighloss import ClassWeights, FailedLeg, InvalidInputError, reports
+from results.sweeps import ARTICLE, make_point, make_sweep, write_leg
+from weighloss import ClassWeights, FailedLeg, InvalidInputError, RatioSweep, reports
 from weighloss.results.metrics import precision_recall
 
 
@@ -73,9 +73,9 @@ def test_with_several_seeds_the_mark_is_the_leg_that_is_chosen():
 @pytest.mark.parametrize(
     ("points", "what"),
     [
-        (ARTICLE[:1], "No leg found any spam"),
-        ([ARTICLE[0], ARTICLE[-1]], "No leg is better than calling everything spam"),
-        ([make_point(1, 1, 1, 19, 79), ARTICLE[-1]], "No leg is better than calling everything spam"),
+        (ARTICLE[:1], "At argmax no leg finds any spam"),
+        ([ARTICLE[0], ARTICLE[-1]], "At argmax no leg is better than calling everything spam"),
+        ([make_point(1, 1, 1, 19, 79), ARTICLE[-1]], "At argmax no leg is better than calling everything spam"),
     ],
 )
 def test_where_nothing_is_learned_the_summary_says_so_and_no_leg_is_the_best(points, what):
@@ -137,3 +137,14 @@ def test_importing_the_room_is_cheap():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_threshold_may_meet_a_requirement_though_no_leg_does_at_argmax(tmp_path):
+    labels = (np.arange(200) < 30).astype(int)
+    scores = np.random.default_rng(0).normal(labels * 4 - 30, 1)
+    make_sweep([write_leg(tmp_path, 7.0, scores, labels)], requirement="recall>=0.9", threshold="any").save(tmp_path)
+    sweep = RatioSweep.load(tmp_path)
+    summary = reports.summary(sweep)
+    assert "Chosen for recall>=0.9. At w_r = 7 with the threshold -2" in summary
+    assert "Nothing learned. At argmax no leg finds any spam: train longer" in summary
+    assert "chosen for recall>=0.9" in reports.table(sweep)

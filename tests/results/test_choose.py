@@ -210,3 +210,8 @@ def test_many_requirements_are_answered_at_once_as_they_are_one_by_one(name):
     task = sweep.task, sweep.positive_label, sweep.counts
     together = choose_each([Requirement.parse(text) for text in asked], sweep.points, sweep.predictions, *task)
     assert together == [sweep.choose(text) for text in asked]
+
+
+def test_a_requirement_that_a_shell_has_cut_is_said_to_need_quotes():
+    with pytest.raises(InvalidInputError, match=r"write 'recall>=0.95' \(in quotes, since a shell reads > as"):
+        Requirement.parse("recall")

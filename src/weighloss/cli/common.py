@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -62,7 +63,11 @@ class Command:
         except (ValueError, ImportError) as error:  # the arguments' own checks
             sys.exit(f"error: {' '.join(str(error).split())}")
         if unknown:
-            hint = "" if unknown[0].startswith("-") else " (give a flag one value, and quote one with blanks)"
+            hint = " (give a flag one value, and quote one with blanks)"
+            if unknown[0].startswith("-"):
+                flags = re.findall(r"--\w+", parser.format_help())
+                nearest = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
+                hint = f" (did you mean {nearest[0]}?)" if nearest else ""
             parser.error(f"unrecognized arguments: {without_tokens(unknown)}{hint}")
         return tuple(parsed)
 
@@ -159,6 +164,7 @@ def training_parser(
         per_device_eval_batch_size=64,
         **GROUPED,
         dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=not sys.stderr.isatty(),  # a log file gets one line for each leg
         **defaults,
     )
     return parser

@@ -41,3 +41,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         plot_sweep(sweep, output_dir, scores, args.choose, args.marks or [])
         write_report(sweep, output_dir, args.choose)
         print(f"The charts are in {output_dir}; open its report.html in a browser to move the requirement.")
+        if args.choose and sweep.kept_because:
+            print(f"The model in {where.sweep_dir} is still the one {sweep.kept_because}.")

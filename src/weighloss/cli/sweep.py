@@ -53,6 +53,7 @@ output
   --config FILE                flags from a YAML or JSON file; a finished sweep leaves its own, sweep.yaml
 
 --help-all lists every flag, with all training arguments of transformers."""
+OF_DEMO = {"learning_rate": 1e-4, "per_device_train_batch_size": 8}  # with others some legs learn nothing in one epoch
 QUICK = ["unweighted", "natural", "natural*5"]  # as good as the grid on held-out halves: see benchmarks/NOTES.md
 
 
@@ -76,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model_args, data_args, sweep_args, args = parsed
     with command.ends_in_one_sentence(goes_on=True):
         callback = make_callback(sweep_args, data_args.name, command)
+        if data_args.is_demo:
+            for name, value in OF_DEMO.items():
+                setattr(args, name, getattr(args, name) if name in command.given else value)
         check_training(args, data_args, command.given)
         # The chosen model is tested after the legs, in a run that trackers would give a random name.
         args.run_name = args.run_name or Path(str(args.output_dir)).name
@@ -101,7 +105,7 @@ def next_steps(output_dir: str, pushed: bool) -> str:
     """The commands that a person would type now."""
     folder = shlex.quote(output_dir)
     steps = {
-        f"weighloss plot {folder} --choose 'recall>=0.95'": "ask for another requirement, without training",
+        f"weighloss plot {folder} --choose 'recall>=0.95' --output_dir other": "ask for something else, without training",
         f"weighloss push {folder} --hub_model_id user/model": "push the model, its card and the sweep to the Hub",
     }
     lines = [f"  {command}   # {why}" for command, why in list(steps.items())[: 1 if pushed else 2]]

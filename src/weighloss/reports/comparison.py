@@ -37,7 +37,8 @@ def compare_with_threshold(sweep: RatioSweep, requirement: str | None = None) ->
     for data, rules in (("", compared.rules), (" (test data)", compared.on_test or {})):
         lines += [[name + data, *rule_cells(rule, sweep.task)] for name, rule in rules.items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines] + verdict(compared))
+    rows = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines]
+    return "\n".join(rows + verdict(compared) + misses_on_test(compared))
 
 
 def comparison_of(sweep: RatioSweep, requirement: str | None = None) -> Comparison | None:
@@ -51,8 +52,27 @@ def comparison_of(sweep: RatioSweep, requirement: str | None = None) -> Comparis
 def rule_cells(rule: OperatingPoint, task: Task) -> list[str]:
     """The cells of the columns `COLUMNS`."""
     threshold = "argmax" if rule.is_argmax else rule.threshold_text.split(" ", 2)[2]
-    measured = [with_interval(getattr(rule, name), getattr(rule, f"{name}_interval")) for name in COLUMNS[2:4]]
+    measured = [_measured(rule, name) for name in COLUMNS[2:4]]
     return [f"{rule.ratio:.4g}", threshold, *measured, "" if task is Task.MULTICLASS else f"{rule.flagged:.1%}"]
+
+
+def misses_on_test(compared: Comparison) -> list[str]:
+    """For each bound of the requirement that the best pair misses on the test data, a sentence that says so."""
+    if compared.on_test is None:
+        return []
+    pair, wanted = compared.on_test[PAIR], compared.requirement
+    sentences = []
+    for name, bound in wanted.bounds:
+        if wanted.missing(pair)[name] > 0:
+            value = f"{pair.flagged:.1%} are" if name == "flagged" else f"{name} is {_measured(pair, name)}"
+            sentences.append(
+                f"On the test data {value}{' flagged' * (name == 'flagged')}, and {bound:.4g} is required."
+            )
+    return sentences
+
+
+def _measured(rule: OperatingPoint, name: str) -> str:
+    return with_interval(getattr(rule, name), getattr(rule, f"{name}_interval"))
 
 
 def verdict(compared: Comparison) -> list[str]:

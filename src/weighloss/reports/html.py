@@ -16,7 +16,7 @@ from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
 from ..weighting.task import Task
 from .comparison import COLUMNS as RULE_COLUMNS
-from .comparison import comparison_of, rule_cells, verdict
+from .comparison import comparison_of, misses_on_test, rule_cells, verdict
 from .curves import bands_of, footnote, missing_ratios, plane_of, short
 from .text import COLUMNS, marked_choice, rows, rule_in_words, rule_sentence
 
@@ -146,7 +146,7 @@ def _plane_chart(sweep: RatioSweep) -> dict[str, Any]:
 def _compared(sweep: RatioSweep, requirement: str | None) -> dict[str, Any]:
     """The rules that `compare_with_threshold` compares, by the data that they were measured on, and what they say."""
     compared, asked = comparison_of(sweep, requirement), marked_choice(sweep, requirement)
-    sentences = [] if compared is None else verdict(compared)
+    sentences = [] if compared is None else [*misses_on_test(compared), *verdict(compared)]
     if asked is not None and sweep.has_predictions(asked.point.leg, "test"):
         leg, predictions = asked.point.leg, sweep.predictions(asked.point.leg, "test")
         point = at_threshold(leg, *predictions, asked.point.threshold, sweep.task, sweep.positive_label)
@@ -186,7 +186,9 @@ def _answers(sweep: RatioSweep, requirement: str | None) -> dict[str, Any]:
 
     asked = marked_choice(sweep, requirement)
     if asked is not None:
-        add("asked", f"as asked: {asked.requirement.text}", [""], [asked], 0)
+        is_default = requirement is None and (sweep.requirement, sweep.threshold) == ("f1", "argmax")
+        label = "the default: best F1, threshold not moved" if is_default else f"as asked: {asked.requirement.text}"
+        add("asked", label, [""], [asked], 0)
     if sweep.is_measurable:
         of_task = _KINDS_OF_CLASSES if sweep.task is Task.MULTICLASS else _KINDS
         wanted = [Requirement.parse(text) for _, values, _ in of_task.values() for _, text in values]
@@ -208,11 +210,12 @@ def _answer(sweep: RatioSweep, point: OperatingPoint) -> dict[str, Any]:
     """A pair of ratio and threshold as numbers and in words."""
     seed = f", seed {point.seed}," if len(sweep.seeds) > 1 else ""
     threshold = "no change of the threshold" if point.is_argmax else point.threshold_text
-    text = f"With w_r = {short(point.ratio)}{seed} and {threshold}: "
-    text += f"{rule_in_words(sweep, point)}."
+    words = rule_in_words(sweep, point)
+    text = f"{words[0].upper()}{words[1:]}. This is w_r = {short(point.ratio)}{seed} with {threshold}"
     if point.precision_interval and point.recall_interval:
         ends = (*point.precision_interval, *point.recall_interval)
         text += " (95% intervals: precision {:.2f} to {:.2f}, recall {:.2f} to {:.2f})".format(*ends)
+    text += "."
     names = ("ratio", "precision", "recall", "precision_interval", "recall_interval")
     return {name: getattr(point, name) for name in names} | {"text": text}
 

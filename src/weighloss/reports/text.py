@@ -76,11 +76,11 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
         lines.append(
             f"{because}. {rule_sentence(sweep, choice.point)}{f' But {choice.why_not}.' if choice.why_not else ''}"
         )
-    else:
+    if choice is None or not _has_learned(sweep):
         name = sweep.positive_name if sweep.task is Task.BINARY else "label"
         found = any(point.tp for point in sweep.points)
-        what = f"No leg is better than calling everything {name}" if found else f"No leg found any {name}"
-        lines.append(f"Nothing learned. {what}: train longer, or raise the learning rate.")
+        what = f"is better than calling everything {name}" if found else f"finds any {name}"
+        lines.append(f"Nothing learned. At argmax no leg {what}: train longer, or raise the learning rate.")
     if (steps := sweep.points[0].global_step) < _FEW_STEPS:
         lines.append(
             f"Short legs. Each had {steps} optimizer steps: where the curves jump, train longer (epochs_per_ratio), with a "
@@ -95,6 +95,8 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
         lines.append(f"Break-even. Precision equals recall, {value:.3f}, at about w_r = {break_even:.4g}{interval}.")
     if choice is not None and sweep.task is Task.BINARY and sweep.is_measurable:
         lines.append(_calibration(sweep, choice.point.leg))
+    if choice is not None and requirement is None and (sweep.requirement, sweep.threshold) == ("f1", "argmax"):
+        lines.append("Default choice. The highest F1 of the ratios at argmax; to move the threshold too, choose f1.")
     return "\n".join([*lines, *compare_with_threshold(sweep, requirement).splitlines()])
 
 
@@ -216,17 +218,25 @@ def marked_choice(sweep: RatioSweep, requirement: str | None = None) -> Choice |
     Returns
     -------
     Choice or None
-        None where no leg is better than calling everything positive, or nothing.
+        None where the choice finds nothing, or calls everything positive, or leaves legs at argmax of which all do.
     """
-    if not any(point.tp and not calls_everything_positive(point) for point in sweep.points):
+    if not sweep.points:
         return None
     is_recorded = requirement is None and (sweep.operating_point is not None or sweep.threshold == "argmax")
     if sweep.is_measurable or is_recorded:
         choice = sweep.choose(requirement)
     else:
         choice = sweep.choose((requirement or sweep.requirement).partition("@")[0], "argmax")
-    bad = choice.point.tp == 0 or calls_everything_positive(choice.point)
-    return None if choice.requirement.objective == "f" and not choice.requirement.bounds and bad else choice
+    is_bad = _is_useless(choice.point) and choice.requirement.objective == "f" and not choice.requirement.bounds
+    return None if is_bad or (choice.point.is_argmax and not _has_learned(sweep)) else choice
+
+
+def _has_learned(sweep: RatioSweep) -> bool:
+    return not all(map(_is_useless, sweep.points))
+
+
+def _is_useless(point: SweepPoint | OperatingPoint) -> bool:
+    return point.tp == 0 or bool(calls_everything_positive(point))
 
 
 def _numbers(values: Mapping[str, float], legs: Sequence[SweepPoint | OperatingPoint]) -> list[str]:

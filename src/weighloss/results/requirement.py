@@ -93,7 +93,9 @@ class Requirement:
         bounded, _, level = (part.strip() for part in written.partition("@"))
         parts = [_BOUND.fullmatch(part.strip()) for part in bounded.split(" and ")]
         if not all(found and found[2] == _SIGN[found[1]] for found in parts):
-            raise InvalidInputError(f"{text!r} is not a requirement: write {_nearest(written)!r}, or one of {_FORMS}.")
+            quoted = " (in quotes, since a shell reads > as a redirection)" if written in _SIGN else ""
+            nearest = f"{_nearest(written)!r}{quoted}"
+            raise InvalidInputError(f"{text!r} is not a requirement: write {nearest}, or one of {_FORMS}.")
         bounds = dict(_bound(text, found) for found in parts if found)
         if len(bounds) < len(parts):
             raise InvalidInputError(f"the requirement {text!r} has two bounds of the same kind: write one of each.")
