@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,8 +22,9 @@ from transformers import HfArgumentParser, PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
 from ..errors import InvalidInputError, PushError, SweepStoppedError
-from ..reports.text import imbalance
+from ..reports.text import imbalance, summary, table
 from ..results.files import SWEEP_FILE, has_no_room
+from ..results.ratio_sweep import RatioSweep
 from ..sweep.callback import RatioSweepCallback
 from ..training.config import GROUPED
 from ..training.trainer import WeightedLossTrainer
@@ -241,6 +244,14 @@ def finish(trainer: WeightedLossTrainer, data_args: DataArguments, test: Any, pu
         trainer.accelerator.print(f"Pushed to {trainer.hub_model_id}.")
     else:
         trainer.create_model_card(**card)
+
+
+def print_report(sweep: RatioSweep, requirement: str | None = None) -> None:
+    """Print the table and the sentences of a sweep; in a terminal the sentences break between words."""
+    print(table(sweep, requirement), "", sep="\n")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for line in summary(sweep, requirement).splitlines():
+        print(line if "  " in line else textwrap.fill(line, width, break_long_words=False))  # rows have columns
 
 
 def print_evaluation(trainer: WeightedLossTrainer, split: str, dataset: Any = None) -> None:

@@ -7,11 +7,10 @@ from transformers import HfArgumentParser
 
 from ..reports.html import write_report
 from ..reports.plot import plot_sweep
-from ..reports.text import summary, table
 from ..results.other_metrics import recomputed, score
 from ..results.ratio_sweep import RatioSweep
 from .arguments import PlotArguments
-from .common import Command, make_writable
+from .common import Command, make_writable, print_report
 
 
 def make_parser(prog: str = "weighloss plot") -> HfArgumentParser:
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         output_dir = args.output_dir or where.sweep_dir
         make_writable(output_dir)
         sweep = recomputed(sweep)
-        print(table(sweep, args.choose), "", summary(sweep, args.choose), sep="\n")
+        print_report(sweep, args.choose)
         scores = score(sweep, args.metrics or [], args.trust_remote_code)
         plot_sweep(sweep, output_dir, scores, args.choose, args.marks or [])
         write_report(sweep, output_dir, args.choose)

@@ -8,13 +8,12 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from ..errors import InvalidInputError
-from ..reports.text import summary, table
 from ..sweep.callback import RatioSweepCallback
 from ..sweep.ray import sweep_on_ray
 from ..sweep.search import RatioSearch
 from ..training.config import WeightedLossConfig
 from .arguments import DataArguments, ModelArguments, SweepArguments
-from .common import Command, check_training, finish, make_trainer, training_parser
+from .common import Command, check_training, finish, make_trainer, print_report, training_parser
 from .config_file import CONFIG_FILE, write_config
 
 HELP = """usage: %(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] [flags]
@@ -84,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The chosen model is tested after the legs, in a run that trackers would give a random name.
         args.run_name = args.run_name or Path(str(args.output_dir)).name
         trainer, test = make_trainer(model_args, data_args, args, [callback])
+        trainer.accelerator.print(f"Results go to {args.output_dir}. If it is stopped, the same command resumes.")
         if sweep_args.backend == "ray":
             on_ray = sweep_args.ray_address, sweep_args.cpus_per_trial, sweep_args.gpus_per_trial
             sweep_on_ray(trainer, callback, *on_ray)
@@ -93,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not sweep.points:
             raise InvalidInputError(f"no leg has results: {sweep.failed[0].reason}.")
         if trainer.is_world_process_zero():
-            print(table(sweep), "", summary(sweep), "", sep="\n")
-            print(f"Results, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
+            print_report(sweep)
+            print(f"\nResults, charts and the model of w_r = {args.weight_ratio:.4g} are in {args.output_dir}.")
         finish(trainer, data_args, test, sweep_args.push_predictions)
         if trainer.is_world_process_zero():
             write_config(Path(str(args.output_dir), CONFIG_FILE), command.given, parsed)

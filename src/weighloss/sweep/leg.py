@@ -230,7 +230,13 @@ class _Evaluation(TrainerCallback):
 
 
 class _BarOnly(ProgressCallback):
-    """The progress bar of the Trainer without the dictionaries that it prints."""
+    """The progress bar of the Trainer without the dictionaries that it prints, and gone when the leg has ended."""
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Start the bar."""
+        super().on_train_begin(*args, **kwargs)
+        if self.training_bar is not None:  # on the first process only
+            self.training_bar.leave = False
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         """Print nothing: the sweep prints one line for each leg."""
