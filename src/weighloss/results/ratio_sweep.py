@@ -31,14 +31,15 @@ class RatioSweep(SweepData):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RatioSweep:
-        """Load the sweep of a folder, or of a `sweep.json`. A damaged leg is left out, and a warning names it.
+        """Load the sweep of a folder, or of a `sweep.json`.
 
         Nothing in the file is trusted: types, ranges, names and paths are checked.
 
         Raises
         ------
         InvalidInputError
-            When there is no sweep, or the file is not one that this version can read.
+            When there is no sweep, or the file is not one that this version can read: a damaged leg is named, with its
+            field.
         """
         path = Path(path)
         file = path / SWEEP_FILE if path.is_dir() else path
@@ -48,7 +49,6 @@ class RatioSweep(SweepData):
             raise InvalidInputError(
                 f"there is no sweep at {path}: give the output folder of a sweep, which contains {SWEEP_FILE}."
             ) from None
-        fields["requirement"] = fields.get("requirement") or "f1"
         return cls(**fields, folder=file.parent)
 
     @classmethod
