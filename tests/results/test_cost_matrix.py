@@ -9,7 +9,7 @@ from weighloss import InvalidInputError, RatioSweep, Task, reports
 from weighloss.results.comparison import compare
 from weighloss.results.other_metrics import recomputed
 from weighloss.results.requirement import Requirement
-from weighloss.results.thresholds import best_threshold
+from weighloss.results.thresholds import best_thresholds
 
 COSTS = np.array([[0, 1, 1], [20, 0, 5], [1, 1, 0]])
 MATRIX = "cost [[0, 1, 1], [20, 0, 5], [1, 1, 0]]"
@@ -33,11 +33,10 @@ def test_the_chosen_thresholds_have_the_lowest_expected_cost_of_all(seed):
     labels = generator.choice(3, 400, p=counts / counts.sum())
     logits = generator.normal(0, 1, (400, 3)) + np.log(counts) + 2 * np.eye(3)[labels]
     costs = generator.integers(0, 9, (3, 3))
-    text = f"cost {costs.tolist()}"
-    score, thresholds = best_threshold(
-        Requirement.parse(text), logits, labels, Task.MULTICLASS, counts=counts, num_resamples=0
-    )
-    expected = [cost_of(logits - shift, labels, costs) for shift in shifts(counts)]
+    wanted = Requirement.parse(f"cost {costs.tolist()}")
+    ((score, thresholds),) = best_thresholds([wanted], logits, labels, Task.MULTICLASS, counts=counts)
+    drawn = np.random.default_rng(0).multinomial(400, np.full(400, 1 / 400), 100).sum(axis=0)
+    expected = [cost_of(logits - shift, labels, costs, drawn) for shift in shifts(counts)]
     assert -score == pytest.approx(min(expected))
     assert thresholds == pytest.approx(shifts(counts)[int(np.argmin(expected))])
 

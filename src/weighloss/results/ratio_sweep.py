@@ -143,7 +143,7 @@ class RatioSweep(SweepData):
         """Choose the leg, and the threshold on its log-odds, that meet a requirement best.
 
         All pairs of a leg and a threshold are compared on the saved predictions, and nothing is trained. The pair with the
-        best mean score over bootstrap resamples of the evaluation set is chosen: see `best_threshold`. With a confidence,
+        best mean score over bootstrap resamples of the evaluation set is chosen: see `best_thresholds`. With a confidence,
         `recall>=0.95 @90%`, the leg is chosen on a third of the evaluation set and the threshold is certified on the
         others: see `certified_threshold`.
 
