@@ -239,16 +239,11 @@ class RatioSweep(SweepData):
         Raises
         ------
         InvalidInputError
-            When a file with predictions is damaged, or the legs have predictions of different data.
+            When a file with predictions is damaged.
         """
         if not all(map(self.has_predictions, self.points)):
             return None
         predictions = [self.predictions(point) for point in self.points]
-        if len(sizes := {len(labels) for _, labels in predictions}) > 1:
-            raise InvalidInputError(
-                f"{self.folder} has predictions of {min(sizes)} to {max(sizes)} items, but all legs must have the "
-                "same items: restore them, or sweep again."
-            )
         return bootstrap(predictions, self.task, self.positive_label, level)
 
 
