@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InvalidInputError
 from ..training.checks import refuse
-from ..training.threshold import check_threshold
+from ..training.threshold import last_bias
 from ..weighting.task import Task
 from .settings import SweepSettings
 
@@ -94,7 +94,7 @@ def check_sweep(settings: SweepSettings, trainer: Any, resume_from_checkpoint: A
         )
     if settings.threshold == "any":
         try:
-            check_threshold(trainer.model)
+            last_bias(trainer.model)
         except InvalidInputError as error:  # said now, and not after all legs
             logger.warning("%s It will only be recorded.", error)
     if getattr(args, "weight_ratio", None) is not None:
