@@ -145,9 +145,7 @@ class RatioSweepCallback(TrainingRunner):
     ) -> tuple[int, list[float]]:
         """Run the legs that are not done. Returns their number of steps in all, and the training loss of each."""
         steps, losses = 0, []
-        main = trainer.is_world_process_zero()
-        progress = Progress(output, has_bar=main and not trainer.args.disable_tqdm, prints=main)
-        with progress:
+        with Progress(trainer, output) as progress:
             while (leg := on_main_process(trainer, output.next_leg)) is not None:
                 progress.start(leg)
                 finished = run_leg(
