@@ -18,7 +18,7 @@ from sklearn.model_selection import TunedThresholdClassifierCV
 from weighloss import RatioSweep
 from weighloss.results.metrics import confusion
 from weighloss.results.requirement import Requirement
-from weighloss.results.thresholds import best_threshold
+from weighloss.results.thresholds import best_thresholds
 
 REQUIREMENTS = ("recall>=0.9", "recall>=0.95", "precision>=0.9", "f1")
 FEW = {  # the ratios of few legs, as multiples of the natural ratio; None is the unweighted leg
@@ -85,7 +85,9 @@ def measure(sweep: RatioSweep, halves: int, with_scikit_learn: int) -> dict:
         for text in REQUIREMENTS:
             wanted = Requirement.parse(text)
             argmax = [wanted.score(confusion((s[here] > 0).astype(int), positives[here], [1])) for s in scores]
-            best = [best_threshold(wanted, logits[here], labels[here], positive_label=positive) for logits, _ in read]
+            best = [
+                best_thresholds([wanted], logits[here], labels[here], positive_label=positive)[0] for logits, _ in read
+            ]
             rules = {
                 "natural ratio at argmax": (natural, 0.0),
                 "best ratio at argmax": (int(np.argmax(argmax)), 0.0),

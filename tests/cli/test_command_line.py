@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from results.sweeps import GOLDEN
+from weighloss import RatioSweep, reports
 from weighloss.cli.arguments import DataArguments
 from weighloss.cli.common import Command, check_training
 from weighloss.cli.config_file import write_config
@@ -324,6 +327,19 @@ def test_a_sweep_that_is_not_there_cannot_be_drawn(tmp_path):
     assert ended("plot", tmp_path).startswith("error: there is no sweep at")
     (tmp_path / "file").write_text("")
     assert ended("plot", tmp_path / "file").startswith("error: ")
+
+
+@pytest.mark.parametrize("name", ["binary", "several_classes", "several_labels", "three_seeds"])
+def test_a_sweep_that_was_pushed_without_predictions_is_drawn(tmp_path, capsys, name):
+    shutil.copy(GOLDEN / name / "sweep.json", tmp_path)
+    main(["plot", str(tmp_path)])
+    printed = capsys.readouterr().out
+    sweep = RatioSweep.load(tmp_path)
+    assert reports.table(sweep) in printed
+    assert f"The charts are in {tmp_path}" in printed
+    for chart in ("precision_recall.png", "precision_recall_plane.svg", "report.html"):
+        assert (tmp_path / chart).stat().st_size > 5000
+    assert str(ended("plot", tmp_path, "--metrics", "f1")).startswith("error: ")  # a metric needs them
 
 
 def test_a_folder_that_is_not_there_cannot_be_pushed(tmp_path):

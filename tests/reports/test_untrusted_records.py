@@ -114,13 +114,11 @@ def test_any_other_json_is_refused(tmp_path_factory, content):
 
 @pytest.mark.parametrize("field", ["precision", "tp", "seed", "ratio", "predictions", "recall_interval"])
 @pytest.mark.parametrize("value", [None, math.nan, -1, "x", [], *PATHS[:4]])
-def test_a_damaged_point_is_left_out_with_a_warning(tmp_path, caplog, field, value):
+def test_a_damaged_point_is_refused_by_its_number_and_its_field(tmp_path, field, value):
     if (field, value) in (("recall_interval", None), ("predictions", "x")):
         return  # these are valid
     record = copy.deepcopy(RECORDS["binary"])
     record["points"][1][field] = value
     (tmp_path / "sweep.json").write_text(json.dumps(record))
-    sweep = RatioSweep.load(tmp_path)
-    assert [point.ratio for point in sweep.points] == [r for i, r in enumerate(sweep.ratios) if i != 1]
-    assert "number 1 of its points is damaged" in caplog.text
-    assert "Unfinished. 5 of 6 legs are done" in reports.summary(sweep)
+    with pytest.raises(InvalidInputError, match=rf"points\[1\]: {field} must be "):
+        RatioSweep.load(tmp_path)

@@ -10,7 +10,7 @@ from weighloss import Task
 from weighloss.results.metrics import Confusion, confusion, expected_calibration_error
 from weighloss.results.operating_point import at_threshold
 from weighloss.results.requirement import Requirement
-from weighloss.results.thresholds import best_threshold, confusion_at_thresholds
+from weighloss.results.thresholds import best_thresholds, confusion_at_thresholds
 
 REQUIREMENTS = [
     "f1", "f0.5", "mcc", "recall>=0.8", "precision>=0.7", "flagged<=0.3", "recall>=0.8 and precision>=0.5",
@@ -57,7 +57,7 @@ def test_the_threshold_meets_the_bounds_wherever_some_threshold_does(requirement
     scores = (logits[:, 1] - logits[:, 0]).astype(float)
     _, all_of_them = confusion_at_thresholds(labels == 1, scores)
     possible = (wanted.score(all_of_them) >= 1).any()
-    value, threshold = best_threshold(wanted, logits, labels)
+    value, threshold = best_thresholds([wanted], logits, labels)[0]
     counts = confusion(scores > threshold, labels == 1, [1])
     assert (wanted.score(counts) >= 1) == possible
     assert np.isfinite(value)
@@ -67,7 +67,7 @@ def test_the_threshold_meets_the_bounds_wherever_some_threshold_does(requirement
 def test_on_many_items_the_threshold_is_that_of_the_best_point_of_the_curve(requirement):
     wanted, (logits, labels) = Requirement.parse(requirement), scored_items(0, 20_000)
     scores = (logits[:, 1] - logits[:, 0]).astype(float)
-    _, threshold = best_threshold(wanted, logits, labels)
+    _, threshold = best_thresholds([wanted], logits, labels)[0]
     _, all_of_them = confusion_at_thresholds(labels == 1, scores)
     counts = confusion(scores > threshold, labels == 1, [1])
     assert wanted.score(counts) == pytest.approx(wanted.score(all_of_them).max(), abs=0.005)
@@ -75,8 +75,8 @@ def test_on_many_items_the_threshold_is_that_of_the_best_point_of_the_curve(requ
 
 def test_the_order_of_the_classes_and_the_place_of_the_positive_one_change_nothing():
     wanted, (logits, labels) = Requirement.parse("recall>=0.9"), scored_items(0, 500)
-    value, threshold = best_threshold(wanted, logits, labels)
-    swapped = best_threshold(wanted, logits[:, ::-1].copy(), 1 - labels, positive_label=0)
+    value, threshold = best_thresholds([wanted], logits, labels)[0]
+    swapped = best_thresholds([wanted], logits[:, ::-1].copy(), 1 - labels, positive_label=0)[0]
     assert swapped == (pytest.approx(value), pytest.approx(threshold))
     leg = make_point(1, 8, 2, 12, 78)
     first, second = (
@@ -90,14 +90,14 @@ def test_the_order_of_the_classes_and_the_place_of_the_positive_one_change_nothi
 def test_no_threshold_is_within_rounding_of_a_score():
     wanted, (logits, labels) = Requirement.parse("recall>=0.9"), scored_items(3, 4000)
     logits = logits * 1e-3  # scores so close that many differ by rounding only
-    _, threshold = best_threshold(wanted, logits, labels)
+    _, threshold = best_thresholds([wanted], logits, labels)[0]
     assert np.abs(logits[:, 1] - logits[:, 0] - threshold).min() > 0.4e-4
 
 
 def test_to_flag_nothing_is_a_choice_too():
     labels = np.r_[np.zeros(5), np.ones(38), np.zeros(357)].astype(int)
     logits = np.stack([np.zeros(400), np.linspace(3, -3, 400)], axis=1)  # the highest scores are negatives
-    _, threshold = best_threshold(Requirement.parse("cost fp=10 fn=1"), logits, labels)
+    _, threshold = best_thresholds([Requirement.parse("cost fp=10 fn=1")], logits, labels)[0]
     assert threshold > 3
     point = at_threshold(make_point(1, 8, 2, 12, 78), logits, labels, threshold, Task.BINARY)
     assert (point.tp, point.fp) == (0, 0)
@@ -107,9 +107,11 @@ def test_a_label_without_a_positive_example_keeps_its_threshold_at_argmax():
     logits, labels = np.random.default_rng(0).normal(size=(50, 3)), np.zeros((50, 3), dtype=int)
     labels[::3, 0] = 1
     labels[:, 2] = -100
-    value, thresholds = best_threshold(Requirement.parse("f1"), logits, labels, Task.MULTILABEL)
+    value, thresholds = best_thresholds([Requirement.parse("f1")], logits, labels, Task.MULTILABEL)[0]
     assert thresholds[1:] == (0.0, 0.0)
-    alone = best_threshold(Requirement.parse("f1"), np.stack([0 * logits[:, 0], logits[:, 0]], axis=1), labels[:, 0])
+    alone = best_thresholds(
+        [Requirement.parse("f1")], np.stack([0 * logits[:, 0], logits[:, 0]], axis=1), labels[:, 0]
+    )[0]
     assert (value, thresholds[0]) == (pytest.approx(alone[0]), pytest.approx(alone[1]))
 
 
@@ -119,10 +121,12 @@ def test_several_labels_have_a_threshold_each_and_meet_the_requirement_each():
     logits = np.stack([logits[:, 1] - logits[:, 0] for logits, _ in of_labels], axis=1)
     labels = np.stack([labels for _, labels in of_labels], axis=1)
     labels[:50, 0] = -100
-    _, thresholds = best_threshold(wanted, logits, labels, Task.MULTILABEL)
+    _, thresholds = best_thresholds([wanted], logits, labels, Task.MULTILABEL)[0]
     for i, threshold in enumerate(thresholds):
         counted = labels[:, i] >= 0
-        alone = best_threshold(wanted, np.stack([0 * logits[counted, i], logits[counted, i]], 1), labels[counted, i])
+        alone = best_thresholds(
+            [wanted], np.stack([0 * logits[counted, i], logits[counted, i]], 1), labels[counted, i]
+        )[0]
         assert threshold == pytest.approx(alone[1])
         assert np.mean(logits[labels[:, i] == 1, i] > threshold) >= 0.8
     point = at_threshold(make_point(1, 8, 2, 12, 78), logits, labels, thresholds, Task.MULTILABEL)
@@ -134,7 +138,7 @@ def test_several_classes_are_moved_along_the_family_of_the_weights():
     labels = generator.choice(3, 900, p=counts / counts.sum())
     logits = generator.normal(0, 1, (900, 3)) + np.log(counts) + 2 * np.eye(3)[labels]
     wanted = Requirement.parse("recall>=0.99")  # out of reach: the highest macro recall is the nearest
-    value, thresholds = best_threshold(wanted, logits, labels, Task.MULTICLASS, counts=counts)
+    value, thresholds = best_thresholds([wanted], logits, labels, Task.MULTICLASS, counts=counts)[0]
     exponent = (thresholds[0] - thresholds[2]) / np.log(7)
     assert thresholds[0] - thresholds[1] == pytest.approx(exponent * np.log(3.5))
     assert exponent == pytest.approx(1, abs=0.25)  # the Bayes rule of the balanced error subtracts log n_c

@@ -8,7 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, precisio
 from results.sweeps import make_point, make_sweep
 from weighloss import InvalidInputError, RatioSweep
 from weighloss.results.files import write_predictions
-from weighloss.results.other_metrics import recomputed, score
+from weighloss.results.operating_point import at_threshold
+from weighloss.results.other_metrics import score
 
 
 def write_metric(folder, name: str) -> str:
@@ -56,8 +57,9 @@ def test_metrics_are_computed_from_the_predictions_as_scikit_learn_does(tmp_path
         decided[point.ratio, point.seed] = labels, logits.argmax(-1)
     make_sweep(points, seeds=[1, 2], label_names=["a", "b", "c"][:classes]).save(tmp_path)
     sweep, average = RatioSweep.load(tmp_path), "binary" if classes == 2 else "macro"
-    for point in recomputed(sweep).points:
-        expected = precision_recall_fscore_support(*decided[point.ratio, point.seed], average=average)
+    for leg in sweep.points:
+        point = at_threshold(leg, *sweep.predictions(leg), 0.0, sweep.task, sweep.positive_label)
+        expected = precision_recall_fscore_support(*decided[leg.ratio, leg.seed], average=average)
         assert (point.precision, point.recall, point.f1) == pytest.approx(expected[:3])
         assert point.precision_interval[0] < point.precision < point.precision_interval[1]
     scores = score(sweep, ["precision", "f1", "matthews_correlation", "balanced_accuracy"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.sweeps import ARTICLE, make_point, make_sweep
-from weighloss import InvalidInputError, RatioSweep, SweepPoint
+from weighloss import FailedLeg, InvalidInputError, RatioSweep, SweepPoint
 
 
 def test_a_saved_sweep_is_loaded_equal_from_its_folder_and_its_file(tmp_path):
@@ -50,17 +50,30 @@ def test_what_is_no_sweep_is_refused_in_one_sentence(tmp_path, content, sentence
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [('"recall": 0.4,', ""), ('"recall": 0.4,', '"recall": "0.4",'), ('"tp": 8,', '"tp": null,')]
+    ("before", "after", "sentence"),
+    [
+        ('"recall": 0.4,', "", r"points\[1\]: recall must be a number from 0 to 1, but it is missing"),
+        ('"recall": 0.4,', '"recall": "0.4",', r"points\[1\]: recall must be a number from 0 to 1, got '0.4'"),
+        ('"tp": 8,', '"tp": null,', r"points\[1\]: tp must be a whole number, got None"),
+        ('"ratio": 0.7,', '"ratio": 0.8,', r"points\[1\]: ratio and seed must be those of a leg of this sweep"),
+        ('"ratio": 0.7,', '"ratio": 0.07,', r"points\[1\]: ratio and seed must be those of a leg of this sweep, once"),
+        ('"fn": 20,\n      "tn": 80,', '"fn": 0, "tn": 0,', r"points\[0\]: tp, fp, fn, tn must not all be 0"),
+        ('"reason": "no memory"', '"reason": 3', r"failed\[0\]: reason must be a text, got 3"),
+        ('"kept": 2', '"kept": 5', "kept must be the number of a point, got 5"),
+        ('"threshold": 0.0', '"threshold": "low"', "operating_point: threshold must be a number, .* got 'low'"),
+        ('"threshold": 0.0', '"threshold": [1, 2]', "the threshold must be one number, or one for each label"),
+        ('"requirement": "f1"', '"requirement": "best"', "sweep.json: 'best' is not a requirement"),
+    ],
 )
-def test_a_damaged_point_is_named_and_the_rest_is_kept(tmp_path, caplog, before, after):
-    make_sweep(ARTICLE, kept=2).save(tmp_path)
+def test_a_damaged_leg_is_refused_by_its_number_and_its_field(tmp_path, before, after, sentence):
+    failed = FailedLeg(ratio=1.0, seed=42, reason="no memory", global_step=3)
+    ratios = [1.0, *(point.ratio for point in ARTICLE)]
+    make_sweep(ARTICLE, kept=2, failed=(failed,), ratios=ratios).save(tmp_path)
     text = (tmp_path / "sweep.json").read_text()
     assert before in text
-    (tmp_path / "sweep.json").write_text(text.replace(before, after))
-    sweep = RatioSweep.load(tmp_path)
-    assert sweep.points == (ARTICLE[0], *ARTICLE[2:])
-    assert sweep.kept_point == ARTICLE[2]
-    assert "number 1 of its points is damaged" in caplog.text
+    (tmp_path / "sweep.json").write_text(text.replace(before, after, 1))
+    with pytest.raises(InvalidInputError, match=sentence):
+        RatioSweep.load(tmp_path)
 
 
 def test_missing_and_damaged_predictions_are_refused(tmp_path):

@@ -10,14 +10,9 @@ from ..errors import InvalidInputError
 from .demo_data import demo_model
 
 _ALSO_FOR_DEMO = {
-    "max_seq_length",
-    "max_train_samples",
-    "max_eval_samples",
-    "max_predict_samples",
-    "test_size",
-    "shuffle_seed",
+    "max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples", "test_size", "shuffle_seed",
     "preprocessing_num_workers",
-}
+}  # fmt: skip
 
 
 def _flag(default: Any, text: str) -> Any:

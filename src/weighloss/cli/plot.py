@@ -7,7 +7,7 @@ from transformers import HfArgumentParser
 
 from ..reports.html import write_report
 from ..reports.plot import plot_sweep
-from ..results.other_metrics import recomputed, score
+from ..results.other_metrics import score
 from ..results.ratio_sweep import RatioSweep
 from .arguments import PlotArguments
 from .common import Command, make_writable, print_report
@@ -18,7 +18,7 @@ def make_parser(prog: str = "weighloss plot") -> HfArgumentParser:
     parser = HfArgumentParser(
         PlotArguments,  # type: ignore[arg-type]
         prog=prog,
-        description="Draw the charts of a finished sweep again from its predictions on disk, with other metrics if wanted.",
+        description="Draw the charts of a finished sweep again, with other metrics if wanted.",
         allow_abbrev=False,
     )
     parser.add_argument("sweep_dir", help="Output folder of a sweep, which holds its sweep.json.")
@@ -34,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         sweep = RatioSweep.load(where.sweep_dir)
         output_dir = args.output_dir or where.sweep_dir
         make_writable(output_dir)
-        sweep = recomputed(sweep)
         print_report(sweep, args.choose)
         scores = score(sweep, args.metrics or [], args.trust_remote_code)
         plot_sweep(sweep, output_dir, scores, args.choose, args.marks or [])

@@ -89,8 +89,7 @@ def bootstrap(
     Efron, B. and Tibshirani, R. (1993), An Introduction to the Bootstrap, chapter 13.
     """
     outcomes = [outcomes_of(logits, labels, task, positive_label) for logits, labels in predictions]
-    num_items = len(outcomes[0])
-    flat = np.concatenate([leg.reshape(num_items, -1) for leg in outcomes], axis=1).astype(np.float32)
+    flat = np.concatenate([leg.reshape(len(leg), -1) for leg in outcomes], axis=1).astype(np.float32)
     generator = np.random.default_rng(seed)
     sums = resampled_sums(flat, num_resamples, generator)
     # Macro averages get no added items: they are over many items, and one item more in each class would bias them.

@@ -12,7 +12,7 @@ from .metrics import positives_and_scores
 from .operating_point import OperatingPoint, Predictions, at_threshold, at_thresholds
 from .points import SweepPoint
 from .requirement import Requirement, calls_everything_positive
-from .thresholds import best_threshold, best_thresholds
+from .thresholds import best_thresholds
 
 Thresholds = Literal["any", "argmax"]
 
@@ -104,7 +104,7 @@ def choose(
         Returns logits and labels of a leg; called only where the threshold may move, or for a cost matrix.
     thresholds : {"any", "argmax"}
     task, positive_label, counts
-        As for `best_threshold`.
+        As for `best_thresholds`.
     """
     if thresholds == "argmax" or requirement.objective == "break-even":
         return _at_argmax(requirement, legs, predictions)
@@ -148,7 +148,7 @@ def leg_scores(
     """How well each leg meets a requirement; the parameters are those of `choose`."""
     if thresholds == "argmax" or requirement.objective == "break-even":  # which is a question about the ratio
         return [_score(requirement, OperatingPoint.at_argmax(leg), predictions) for leg in legs]
-    return [best_threshold(requirement, *predictions(leg), task, positive_label, counts)[0] for leg in legs]
+    return [best_thresholds([requirement], *predictions(leg), task, positive_label, counts)[0][0] for leg in legs]
 
 
 def recorded_choice(requirement: Requirement, point: OperatingPoint, because: str) -> Choice:
@@ -173,7 +173,7 @@ def _certified(
     of_part = []
     for leg in legs:
         logits, labels = predictions(leg)
-        of_part.append(best_threshold(requirement, logits[part], labels[part], positive_label=positive_label))
+        of_part += best_thresholds([requirement], logits[part], labels[part], positive_label=positive_label)
     best = int(np.argmax([value for value, _ in of_part]))
     logits, labels = predictions(legs[best])
     positives, scores = positives_and_scores(logits, labels, Task.BINARY, positive_label)

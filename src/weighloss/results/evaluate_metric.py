@@ -32,18 +32,7 @@ Examples:
     (0.5, 0.5, 1)
 """
 
-_CITATION = """\
-@article{scikit-learn,
-  title={Scikit-learn: Machine Learning in {P}ython},
-  author={Pedregosa, F. and Varoquaux, G. and Gramfort, A. and Michel, V. and Thirion, B. and Grisel, O. and Blondel, M.
-          and Prettenhofer, P. and Weiss, R. and Dubourg, V. and Vanderplas, J. and Passos, A. and Cournapeau, D. and
-          Brucher, M. and Perrot, M. and Duchesnay, E.},
-  journal={Journal of Machine Learning Research},
-  volume={12},
-  pages={2825--2830},
-  year={2011}
-}
-"""
+_CITATION = "Pedregosa et al. (2011), Scikit-learn: Machine Learning in Python, JMLR 12, 2825-2830"
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
@@ -56,9 +45,6 @@ class PrecisionRecall(evaluate.Metric):  # noqa: D101 — the decorator writes i
             features=datasets.Features(
                 {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
             ),
-            reference_urls=[
-                "https://scikit-learn.org/stable/modules/model_evaluation.html#precision-recall-f-measure-metrics"
-            ],
         )
 
     def _compute(

@@ -214,21 +214,20 @@ def logits_and_labels(prediction: Any, task: Task) -> tuple[np.ndarray, np.ndarr
     return logits[counted], labels[counted]
 
 
-def expected_calibration_error(probabilities: np.ndarray, positives: np.ndarray, num_bins: int = 15) -> float:
-    """Mean gap between probability and frequency of the positive label, over bins of equal width.
+def expected_calibration_error(probabilities: np.ndarray, positives: np.ndarray) -> float:
+    """Mean gap between probability and frequency of the positive label, over 15 bins of equal width.
 
     Parameters
     ----------
     probabilities : float array of shape (n_items,)
     positives : bool or int array of shape (n_items,)
-    num_bins : int, default 15
 
     References
     ----------
     Naeini, M. P. et al. (2015), Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI.
     """
-    bins = np.minimum((probabilities * num_bins).astype(int), num_bins - 1)
-    gaps = np.bincount(bins, probabilities - positives, minlength=num_bins)
+    bins = np.minimum((probabilities * 15).astype(int), 14)
+    gaps = np.bincount(bins, probabilities - positives)
     return float(np.abs(gaps).sum() / len(probabilities))
 
 

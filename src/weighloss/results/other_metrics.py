@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,8 +10,6 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from .metrics import averaged, decisions
-from .operating_point import at_threshold
-from .points import INTERVALS, MEASURED
 from .ratio_sweep import RatioSweep
 
 _OURS = ("precision", "recall", "f1", "accuracy")
@@ -21,24 +18,6 @@ _SCIKIT_LEARN = {  # metrics of the decisions alone, by their evaluate names
     "balanced_accuracy": "balanced_accuracy_score",
     "cohen_kappa": "cohen_kappa_score",
 }
-
-
-def recomputed(sweep: RatioSweep) -> RatioSweep:
-    """The sweep with the metrics and intervals of its points computed from the predictions on disk.
-
-    Raises
-    ------
-    InvalidInputError
-        When the predictions of a leg cannot be read.
-    """
-    points, chosen = [], sweep.operating_point
-    for point in sweep.points:
-        logits, labels = sweep.predictions(point)
-        found = at_threshold(point, logits, labels, 0.0, sweep.task, sweep.positive_label)
-        points.append(replace(point, **{name: getattr(found, name) for name in (*MEASURED, *INTERVALS)}))
-        if chosen is not None and chosen.leg == point:
-            chosen = at_threshold(points[-1], logits, labels, chosen.threshold, sweep.task, sweep.positive_label)
-    return replace(sweep, points=tuple(points), operating_point=chosen)
 
 
 def score(sweep: RatioSweep, metrics: Sequence[str], trust_remote_code: bool = False) -> dict[str, np.ndarray]:

@@ -31,14 +31,15 @@ class RatioSweep(SweepData):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RatioSweep:
-        """Load the sweep of a folder, or of a `sweep.json`. A damaged leg is left out, and a warning names it.
+        """Load the sweep of a folder, or of a `sweep.json`.
 
         Nothing in the file is trusted: types, ranges, names and paths are checked.
 
         Raises
         ------
         InvalidInputError
-            When there is no sweep, or the file is not one that this version can read.
+            When there is no sweep, or the file is not one that this version can read: a damaged leg is named, with its
+            field.
         """
         path = Path(path)
         file = path / SWEEP_FILE if path.is_dir() else path
@@ -48,7 +49,6 @@ class RatioSweep(SweepData):
             raise InvalidInputError(
                 f"there is no sweep at {path}: give the output folder of a sweep, which contains {SWEEP_FILE}."
             ) from None
-        fields["requirement"] = fields.get("requirement") or "f1"
         return cls(**fields, folder=file.parent)
 
     @classmethod
@@ -143,7 +143,7 @@ class RatioSweep(SweepData):
         """Choose the leg, and the threshold on its log-odds, that meet a requirement best.
 
         All pairs of a leg and a threshold are compared on the saved predictions, and nothing is trained. The pair with the
-        best mean score over bootstrap resamples of the evaluation set is chosen: see `best_threshold`. With a confidence,
+        best mean score over bootstrap resamples of the evaluation set is chosen: see `best_thresholds`. With a confidence,
         `recall>=0.95 @90%`, the leg is chosen on a third of the evaluation set and the threshold is certified on the
         others: see `certified_threshold`.
 
@@ -239,16 +239,11 @@ class RatioSweep(SweepData):
         Raises
         ------
         InvalidInputError
-            When a file with predictions is damaged, or the legs have predictions of different data.
+            When a file with predictions is damaged.
         """
         if not all(map(self.has_predictions, self.points)):
             return None
         predictions = [self.predictions(point) for point in self.points]
-        if len(sizes := {len(labels) for _, labels in predictions}) > 1:
-            raise InvalidInputError(
-                f"{self.folder} has predictions of {min(sizes)} to {max(sizes)} items, but all legs must have the "
-                "same items: restore them, or sweep again."
-            )
         return bootstrap(predictions, self.task, self.positive_label, level)
 
 

@@ -2,155 +2,111 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..errors import InvalidInputError
 from .files import read_json
 from .operating_point import OperatingPoint
-from .points import FailedLeg, SweepPoint
+from .points import INTERVALS, MEASURED, FailedLeg, SweepPoint
 from .requirement import Requirement
-
-logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _LONGEST_TEXT = 10_000  # of a name; a page with more would be unreadable
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """The fields of a `RatioSweep` from its `sweep.json`, checked. A damaged leg is left out, with a warning.
+    """The fields of a `RatioSweep` from its `sweep.json`, checked.
 
     Raises
     ------
     InvalidInputError
-        When the file is not a record that this version can read; it names the field and the value found.
+        When the file is not a record that this version can read; it names the leg, the field and the value found.
     FileNotFoundError
     """
     content = read_json(file)
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise InvalidInputError(
-            f"{file} has format version {_shown(version)}, but this weighloss reads {FORMAT_VERSION}: install the version "
+            f"{file} has format version {version!r:.80}, but this weighloss reads {FORMAT_VERSION}: install the version "
             "that wrote it."
         )
-    fields: dict[str, Any] = {}
-    for name, (is_valid, wanted) in _FIELDS.items():
-        if name not in content and name in _OPTIONAL:
-            continue
-        if name not in content or not is_valid(content[name]):
-            found = f"got {_shown(content[name])}" if name in content else "but it is missing"
-            raise InvalidInputError(f"{file}: {name} must be {wanted}, {found}.")
-        fields[name] = content[name]
-    _check_together(file, fields)
-    fields |= _read_legs(file, content)
-    return fields
-
-
-def _check_together(file: Path, fields: dict[str, Any]) -> None:
+    fields = _checked(str(file), content, _FIELDS)
+    fields["requirement"] = fields.get("requirement") or "f1"
+    try:
+        Requirement.parse(fields["requirement"])
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{file}: {error}") from None
     num_labels = len(fields["label_names"])
     if len(fields["counts"]) != num_labels:
-        raise InvalidInputError(f"{file}: counts has {len(fields['counts'])} entries for {num_labels} label_names.")
+        raise InvalidInputError(f"{file}: counts must have one entry for each of the {num_labels} label_names.")
     if fields["positive_label"] >= max(num_labels, 2):
-        raise InvalidInputError(
-            f"{file}: positive_label must be an id below {num_labels}, got {fields['positive_label']}."
-        )
-    fields["ratios"] = sorted(set(map(float, fields["ratios"])))
-    fields["seeds"] = list(dict.fromkeys(fields["seeds"]))
-
-
-def _read_legs(file: Path, content: dict[str, Any]) -> dict[str, Any]:
-    points: dict[int, SweepPoint] = {}
-    failed: list[FailedLeg] = []
+        raise InvalidInputError(f"{file}: positive_label must be the id of a class, got {fields['positive_label']}.")
     done: set[tuple[float, int]] = set()
-    known = content["ratios"], content["seeds"]
-    for name, kind, checks in (("points", SweepPoint, _POINT), ("failed", FailedLeg, _FAILED)):
-        for i, leg in enumerate(content.get(name) or ()):
-            wrong = _what_is_wrong(leg, checks, known)
-            if wrong is None and (leg["ratio"], leg["seed"]) in done:
-                wrong = "another leg has the same ratio and seed"
-            if wrong is not None:
-                logger.warning("%s: number %d of its %s is damaged (%s) and left out.", file, i, name, wrong)
-                continue
-            done.add((leg["ratio"], leg["seed"]))
-            values = {key: leg[key] for key in checks if key in leg}
-            if kind is SweepPoint:
-                points[i] = SweepPoint(**values)
-            else:
-                failed.append(FailedLeg(**values))
-    kept = content.get("kept")
-    chosen = points[kept] if _is_int(kept) and kept in points else None
-    return {
-        "points": tuple(points.values()),
-        "failed": tuple(failed),
-        "operating_point": None if chosen is None else _operating_point(file, content, chosen),
-    }
+    points = [SweepPoint(**leg) for leg in _legs(file, "points", _POINT, fields, done)]
+    failed = [FailedLeg(**leg) for leg in _legs(file, "failed", _FAILED, fields, done)]
+    rule = _operating_point(file, content, points)
+    ratios, seeds = sorted(set(map(float, fields["ratios"]))), list(dict.fromkeys(fields["seeds"]))
+    legs_and_rule = {"points": tuple(points), "failed": tuple(failed), "operating_point": rule}
+    return fields | {"ratios": ratios, "seeds": seeds} | legs_and_rule
 
 
-def _operating_point(file: Path, content: dict[str, Any], leg: SweepPoint) -> OperatingPoint:
-    found = content.get("operating_point")
+def _legs(
+    file: Path, name: str, checks: _Checks, fields: dict[str, Any], done: set[tuple[float, int]]
+) -> list[dict[str, Any]]:
+    """The legs of the list with that name, which are added to those that are done."""
+    legs = []
+    for i, found in enumerate(fields.get(name, ())):
+        leg = _checked(f"{file}: {name}[{i}]", found, checks)
+        key = leg["ratio"], leg["seed"]
+        if key[0] not in fields["ratios"] or key[1] not in fields["seeds"] or key in done:
+            raise InvalidInputError(f"{file}: {name}[{i}]: ratio and seed must be those of a leg of this sweep, once.")
+        done.add(key)
+        legs.append(leg)
+    return legs
+
+
+def _operating_point(file: Path, content: dict[str, Any], points: Sequence[SweepPoint]) -> OperatingPoint | None:
+    kept, found = content.get("kept"), content.get("operating_point")
+    if kept is None:
+        return None
+    if not _count(kept) or kept >= len(points):
+        raise InvalidInputError(f"{file}: kept must be the number of a point, got {kept!r:.80}.")
     if found is None:  # of a version that did not move thresholds
-        return OperatingPoint.at_argmax(leg)
-    wrong = _what_is_wrong({**asdict(leg), **found} if isinstance(found, dict) else found, _OPERATING_POINT, None)
-    threshold = found.get("threshold") if isinstance(found, dict) else None
-    several = (
-        len(content["label_names"])
-        if len(content["label_names"]) != 2 or isinstance(content["counts"][0], list)
-        else 0
-    )
-    if wrong is None and isinstance(threshold, list) and len(threshold) != several:
-        wrong = f"threshold has {len(threshold)} values for {len(content['label_names'])} label_names"
-    if wrong is not None:
-        logger.warning("%s: its operating_point is damaged (%s) and left out.", file, wrong)
-        return OperatingPoint.at_argmax(leg)
-    values = {name: found[name] for name in _OPERATING_POINT if name in found and name != "threshold"}
-    rule: Any = tuple(threshold) if isinstance(threshold, list) else threshold
-    return OperatingPoint(leg, rule, **values)
+        return OperatingPoint.at_argmax(points[kept])
+    values = _checked(f"{file}: operating_point", found, _OPERATING_POINT)
+    if isinstance(values["threshold"], list):
+        num_labels, several = len(content["label_names"]), isinstance(content["counts"][0], list)
+        if len(values["threshold"]) != num_labels or (num_labels == 2 and not several):
+            raise InvalidInputError(f"{file}: the threshold must be one number, or one for each label.")
+        values["threshold"] = tuple(values["threshold"])
+    return OperatingPoint(points[kept], **values)
 
 
-def _what_is_wrong(leg: Any, checks: Mapping[str, Any], known: tuple[list[float], list[int]] | None) -> str | None:
-    if not isinstance(leg, dict):
-        return f"it is {_shown(leg)}"
+def _checked(where: str, found: Any, checks: _Checks) -> dict[str, Any]:
+    """The values that have a check."""
+    if not isinstance(found, dict):
+        raise InvalidInputError(f"{where} must be a mapping, got {found!r:.80}.")
     for name, (is_valid, wanted) in checks.items():
-        if name not in leg and name in ("precision_interval", "recall_interval", "other_metrics"):
-            continue
-        if name not in leg or not is_valid(leg[name]):
-            return f"{name} must be {wanted}, got {_shown(leg.get(name))}"
-    if known is not None and (leg["ratio"] not in known[0] or leg["seed"] not in known[1]):
-        return "its ratio or seed is not of this sweep"
-    if "tp" in leg and not sum(leg[name] for name in ("tp", "fp", "fn", "tn")):
-        return "its confusion counts are all 0"
-    return None
+        if name not in found and name not in _OPTIONAL:
+            raise InvalidInputError(f"{where}: {name} must be {wanted}, but it is missing.")
+        if name in found and not is_valid(found[name]):
+            raise InvalidInputError(f"{where}: {name} must be {wanted}, got {found[name]!r:.80}.")
+    if "tp" in checks and not any(found[name] for name in MEASURED[:4]):
+        raise InvalidInputError(f"{where}: {', '.join(MEASURED[:4])} must not all be 0.")
+    return {name: found[name] for name in checks if name in found}
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else text[:77] + "..."
+def _number(low: float, high: float, kinds: Any = (int, float)) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+_count, _ratio, _share = _number(0, 2**53, int), _number(1e-100, 1e100), _number(0, 1)
+_log_odds, _finite = _number(-1e6, 1e6), _number(-1e300, 1e300)
 
 
-def _is_count(value: Any) -> bool:
-    return _is_int(value) and 0 <= value < 2**53
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _is_ratio(value: Any) -> bool:
-    return _is_number(value) and 1e-100 < value < 1e100
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_text(value: Any) -> bool:
+def _text(value: Any) -> bool:
     try:
         return isinstance(value, str) and len(value.encode("utf-8")) < _LONGEST_TEXT
     except UnicodeEncodeError:  # half of a surrogate pair, which cannot be printed or written
@@ -161,88 +117,62 @@ def _list_of(is_valid: Callable[[Any], bool], least: int = 1) -> Callable[[Any],
     return lambda value: isinstance(value, list) and len(value) >= least and all(map(is_valid, value))
 
 
-def _is_counts(value: Any) -> bool:
-    pairs = _list_of(lambda pair: _list_of(_is_count, 2)(pair) and len(pair) == 2 and sum(pair) > 0)
-    return pairs(value) or (_list_of(_is_count, 2)(value) and sum(n > 0 for n in value) > 1)
+def _dict_of(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(_text, value)) and all(map(is_valid, value.values()))
 
 
-def _is_interval(value: Any) -> bool:
-    return value is None or (_list_of(_is_share, 2)(value) and len(value) == 2 and value[0] <= value[1])
+def _counts(value: Any) -> bool:
+    pairs = _list_of(lambda pair: _list_of(_count, 2)(pair) and len(pair) == 2 and sum(pair) > 0)
+    return pairs(value) or (_list_of(_count, 2)(value) and sum(n > 0 for n in value) > 1)
 
 
-def _is_threshold(value: Any) -> bool:
-    return any(is_valid(value) for is_valid in (_is_log_odds, _list_of(_is_log_odds)))
+def _interval(value: Any) -> bool:
+    return value is None or (_list_of(_share, 2)(value) and len(value) == 2 and value[0] <= value[1])
 
 
-def _is_log_odds(value: Any) -> bool:
-    return _is_number(value) and abs(value) < 1e6
-
-
-def _is_requirement(value: Any) -> bool:
-    if value is None:
-        return True
-    try:
-        return _is_text(value) and bool(Requirement.parse(value))
-    except InvalidInputError:
-        return False
-
-
-def _is_path_inside(value: Any) -> bool:
-    if not _is_text(value) or not value.isprintable() or not value:
+def _path_inside(value: Any) -> bool:
+    if not _text(value) or not value.isprintable() or not value:
         return False
     paths = PurePosixPath(value), PureWindowsPath(value)
     return not any(path.is_absolute() or path.drive or path.root or ".." in path.parts for path in paths)
 
 
-def _dict_of(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(_is_text, value)) and all(map(is_valid, value.values()))
-
-
-def _is_list_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, list)
-
-
-_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "counts": (_is_counts, "a list of numbers of labels, at least two of them above 0, or of pairs of them"),
-    "label_names": (_list_of(_is_text), "a list of names"),
-    "positive_label": (_is_count, "the id of a class"),
-    "natural_ratio": (_is_ratio, "a positive number"),
-    "ratios": (_list_of(_is_ratio), "a list of positive numbers"),
-    "seeds": (_list_of(_is_count), "a list of whole numbers"),
-    "epochs_per_ratio": (lambda value: _is_count(value) and value > 0, "a whole number of at least 1"),
-    "model": (_is_text, "a name"),
-    "dataset": (_is_text, "a name"),
-    "num_eval": (_is_count, "a whole number"),
-    "versions": (_dict_of(_is_text), "a mapping of names to versions"),
-    "kept_because": (_is_text, "a text"),
-    "requirement": (_is_requirement, "a requirement such as 'recall>=0.95'"),
+_Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
+_FIELDS: _Checks = {
+    "counts": (_counts, "a list of numbers of labels, at least two of them above 0, or of pairs of them"),
+    "label_names": (_list_of(_text), "a list of names"),
+    "positive_label": (_count, "the id of a class"),
+    "natural_ratio": (_ratio, "a positive number"),
+    "ratios": (_list_of(_ratio), "a list of positive numbers"),
+    "seeds": (_list_of(_count), "a list of whole numbers"),
+    "epochs_per_ratio": (_number(1, 2**53, int), "a whole number of at least 1"),
+    "num_eval": (_count, "a whole number"),
+    **dict.fromkeys(("model", "dataset", "kept_because"), (_text, "a text")),
+    **dict.fromkeys(("versions", "fingerprint"), (_dict_of(_text), "a mapping of names to texts")),
     "threshold": (lambda value: value in ("any", "argmax"), "'any' or 'argmax'"),
-    "search": (lambda value: value is None or _is_text(value), "a text"),
-    "fingerprint": (_dict_of(_is_text), "a mapping of names to digests"),
+    **dict.fromkeys(("requirement", "search"), (lambda value: value is None or _text(value), "a text")),
     "arguments": (lambda value: isinstance(value, dict), "a mapping"),
-    "points": (_is_list_or_none, "a list of legs"),
-    "failed": (_is_list_or_none, "a list of legs"),
+    **dict.fromkeys(("points", "failed"), (lambda value: isinstance(value, list), "a list of legs")),
 }
-_OPTIONAL = {"kept_because", "requirement", "threshold", "search", "fingerprint", "arguments", "failed"}
-_LEG = {
-    "ratio": (_is_ratio, "a positive number"),
-    "seed": (_is_count, "a whole number"),
-    "global_step": (_is_count, "a whole number"),
+_LEG: _Checks = {
+    "ratio": (_ratio, "a positive number"),
+    **dict.fromkeys(("seed", "global_step"), (_count, "a whole number")),
 }
-_POINT = {
+_MEASURED: _Checks = {
+    **dict.fromkeys(MEASURED[:4], (_count, "a whole number")),
+    **dict.fromkeys(MEASURED[4:], (_share, "a number from 0 to 1")),
+    **dict.fromkeys(INTERVALS, (_interval, "two numbers from 0 to 1")),
+}
+_POINT: _Checks = {
     **_LEG,
-    **dict.fromkeys(("tp", "fp", "fn", "tn"), (_is_count, "a whole number")),
-    **dict.fromkeys(("precision", "recall", "f1"), (_is_share, "a number from 0 to 1")),
-    **dict.fromkeys(("eval_loss", "eval_plain_loss", "seconds"), (_is_number, "a number")),
-    "predictions": (_is_path_inside, "a path inside the folder of the sweep"),
-    "precision_interval": (_is_interval, "two numbers from 0 to 1"),
-    "recall_interval": (_is_interval, "two numbers from 0 to 1"),
-    "other_metrics": (_dict_of(_is_number), "a mapping of names to numbers"),
+    **_MEASURED,
+    **dict.fromkeys(("eval_loss", "eval_plain_loss", "seconds"), (_finite, "a number")),
+    "predictions": (_path_inside, "a path inside the folder of the sweep"),
+    "other_metrics": (_dict_of(_finite), "a mapping of names to numbers"),
 }
-_OPERATING_POINT = {
-    **{name: check for name, check in _POINT.items() if name in ("tp", "fp", "fn", "tn", "precision", "recall", "f1")},
-    "threshold": (_is_threshold, "a number, or one for each label"),
-    "precision_interval": _POINT["precision_interval"],
-    "recall_interval": _POINT["recall_interval"],
-}
-_FAILED = {**_LEG, "reason": (_is_text, "a text")}
+_THRESHOLD = (lambda value: _log_odds(value) or _list_of(_log_odds)(value), "a number, or one for each label")
+_OPERATING_POINT: _Checks = {**_MEASURED, "threshold": _THRESHOLD}
+_FAILED: _Checks = {**_LEG, "reason": (_text, "a text")}
+_OPTIONAL = {
+    *INTERVALS, "arguments", "failed", "fingerprint", "kept_because", "other_metrics", "requirement", "search", "threshold",
+}  # fmt: skip

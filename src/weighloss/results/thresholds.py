@@ -15,46 +15,11 @@ from .metrics import Confusion, positives_and_scores
 from .operating_point import Threshold
 from .requirement import Requirement
 
+_NUM_RESAMPLES = 100
 _MISSED_HERE = 10  # more than scores can differ
 _MAX_CUTS = 1000  # of one leg; more are not told apart by a few thousand positives
 MIN_GAP = 1e-4  # between scores: a threshold in a smaller one would decide otherwise on another machine
 _EXPONENTS = np.linspace(-2, 2, 41)
-
-
-def best_threshold(
-    requirement: Requirement,
-    logits: np.ndarray,
-    labels: np.ndarray,
-    task: Task = Task.BINARY,
-    positive_label: int = 1,
-    counts: Any = None,
-    num_resamples: int = 100,
-) -> tuple[float, Threshold]:
-    """How well one leg can meet a requirement, and the threshold with which it does.
-
-    The threshold that is best on the very items has partly been lucky. So it is the one with the best mean score over
-    bootstrap resamples of them. Where a bound holds, 1 is added to a score, so that it holds on most resamples, and
-    probably on new data too. A threshold that misses a bound on the items themselves is taken only where all of them do.
-
-    Parameters
-    ----------
-    requirement : Requirement
-    logits, labels : arrays as `RatioSweep.predictions` returns them
-    task : Task
-    positive_label : int, default 1
-    counts : int array of shape (n_classes,), optional
-        Training labels of each class. With more than two classes the thresholds are −log w(r′), the weights of these counts
-        at a ratio r′ that is applied after training.
-    num_resamples : int, default 100
-        0 for the threshold that is best on these very items.
-
-    Returns
-    -------
-    score : float
-        The mean of `Requirement.score`, less 10 where no threshold holds the bounds on these items.
-    threshold : float or tuple of float, see `OperatingPoint`
-    """
-    return best_thresholds([requirement], logits, labels, task, positive_label, counts, num_resamples)[0]
 
 
 def best_thresholds(
@@ -64,18 +29,39 @@ def best_thresholds(
     task: Task = Task.BINARY,
     positive_label: int = 1,
     counts: Any = None,
-    num_resamples: int = 100,
 ) -> list[tuple[float, Threshold]]:
-    """`best_threshold` for each of several requirements of the same leg, which is resampled once for all of them."""
+    """How well one leg can meet each requirement, and the threshold with which it does.
+
+    The threshold that is best on the very items has partly been lucky. So it is the one with the best mean score over
+    bootstrap resamples of them. Where a bound holds, 1 is added to a score, so that it holds on most resamples, and
+    probably on new data too. A threshold that misses a bound on the items themselves is taken only where all of them do.
+
+    Parameters
+    ----------
+    requirements : sequence of Requirement
+        The leg is resampled once for all of them.
+    logits, labels : arrays as `RatioSweep.predictions` returns them
+    task : Task
+    positive_label : int, default 1
+    counts : int array of shape (n_classes,), optional
+        Training labels of each class. With more than two classes the thresholds are −log w(r′), the weights of these counts
+        at a ratio r′ that is applied after training.
+
+    Returns
+    -------
+    list with a pair for each requirement
+        score : float, the mean of `Requirement.score`, less 10 where no threshold holds the bounds on these items.
+        threshold : float or tuple of float, see `OperatingPoint`.
+    """
     if task is not Task.MULTILABEL:
         family = family_of(logits, labels, task, positive_label, counts)
-        found = _steadied(requirements, family, num_resamples)
+        found = _steadied(requirements, family)
         return [(value, family.threshold(position)) for value, position in found]
     of_labels = []
     for of_label, truth in zip(logits.T, labels.T, strict=True):
         positives, scores = positives_and_scores(of_label, truth, task)
         if positives.any():
-            of_labels.append(_steadied(requirements, Cuts(positives, scores), num_resamples))
+            of_labels.append(_steadied(requirements, Cuts(positives, scores)))
         else:  # there is nothing to choose a threshold by
             of_labels.append([(math.nan, 0.0)] * len(requirements))
     best: list[tuple[float, Threshold]] = []
@@ -109,7 +95,7 @@ def confusion_at_thresholds(positives: np.ndarray, scores: np.ndarray) -> tuple[
 def over_all_thresholds(
     logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int = 1, counts: Any = None
 ) -> Confusion:
-    """Confusion counts of a leg at every threshold of `best_threshold`; several labels per example have a common one.
+    """Confusion counts of a leg at every threshold of `best_thresholds`; several labels per example have a common one.
 
     Returns
     -------
@@ -124,7 +110,7 @@ def over_all_thresholds(
 def family_of(
     logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int = 1, counts: Any = None
 ) -> Cuts | Exponents:
-    """The thresholds of a leg among which the best is looked for, for two classes or several; see `best_threshold`."""
+    """The thresholds of a leg among which the best is looked for, for two classes or several; see `best_thresholds`."""
     if task is Task.MULTICLASS:
         return Exponents(logits, labels, np.asarray(counts))
     return Cuts(*positives_and_scores(logits, labels, task, positive_label))
@@ -198,11 +184,9 @@ class Exponents:
         return np.stack(of_exponents, axis=-1) / weights.sum(-1, keepdims=True)
 
 
-def _steadied(
-    requirements: Sequence[Requirement], family: Cuts | Exponents, num_resamples: int
-) -> list[tuple[float, float]]:
-    """How well the family can meet each requirement, and where: see `best_threshold`."""
-    resamples, size = _resamples(family.num_items, num_resamples), max(1, 2_000_000 // family.num_items)
+def _steadied(requirements: Sequence[Requirement], family: Cuts | Exponents) -> list[tuple[float, float]]:
+    """How well the family can meet each requirement, and where: see `best_thresholds`."""
+    resamples, size = _resamples(family.num_items), max(1, 2_000_000 // family.num_items)
     values = np.zeros((len(requirements), len(family.positions)))
     for start in range(0, len(resamples), size):  # which bounds the memory
         weights = resamples[start : start + size].astype(np.float64)
@@ -222,9 +206,7 @@ def _steadied(
 
 
 @lru_cache(maxsize=2)
-def _resamples(num_items: int, num_resamples: int) -> np.ndarray:
+def _resamples(num_items: int) -> np.ndarray:
     """How often each item is drawn: the same for every leg, so that legs are compared on the same items."""
-    if num_resamples == 0:
-        return np.ones((1, num_items), dtype=np.int16)
-    draws = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), num_resamples)
+    draws = np.random.default_rng(0).multinomial(num_items, np.full(num_items, 1 / num_items), _NUM_RESAMPLES)
     return draws.astype(np.int16)

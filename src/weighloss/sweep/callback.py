@@ -17,6 +17,7 @@ from ..errors import InvalidInputError, SweepStoppedError
 from ..results.choice import Thresholds
 from ..results.files import has_no_room
 from ..results.ratio_sweep import RatioSweep
+from ..training.config import changed
 from ..training.threshold import apply_threshold, needed_threshold
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
 from .checks import check_sweep
@@ -31,7 +32,7 @@ from .trackers import grouped_runs
 logger = logging.getLogger(__name__)
 
 _SET_BY_THE_SWEEP = (
-    "num_train_epochs", "output_dir", "per_device_train_batch_size", "push_to_hub", "run_name", "seed", "weight_ratio",
+    "num_train_epochs", "output_dir", "per_device_train_batch_size", "run_name", "seed", "weight_ratio",
 )  # fmt: skip
 _T = TypeVar("_T")
 
@@ -104,19 +105,11 @@ class RatioSweepCallback(TrainingRunner):
         dataset_name: str | None = None,
         evaluate_on: str | None = None,
     ) -> None:
-        given: Any = {"ratios": ratios, "seeds": seeds}
-        self.settings = SweepSettings(
-            **given,
-            epochs_per_ratio=epochs_per_ratio,
-            num_ratios=num_ratios,
-            ratio_span=ratio_span,
-            choose=choose,
-            threshold=threshold,
-            test_dataset=test_dataset,
-            output_dir=output_dir,
-            dataset_name=dataset_name,
-            evaluate_on=evaluate_on,
-        )
+        given: Any = (
+            ratios, seeds, epochs_per_ratio, num_ratios, ratio_span, choose, threshold, test_dataset, output_dir,
+            dataset_name, evaluate_on,
+        )  # fmt: skip
+        self.settings = SweepSettings(*given)
         self.sweep: RatioSweep | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -132,29 +125,27 @@ class RatioSweepCallback(TrainingRunner):
             self.sweep = output.sweep
             initial = InitialState(trainer)
             runs = grouped_runs(trainer.callback_handler.callbacks, output.folder.name)
-            with _arguments_restored(trainer), _no_bars_for_files(), runs:
+            given = {name: getattr(trainer.args, name, None) for name in _SET_BY_THE_SWEEP}  # come back at the end
+            with changed(trainer.args, **given, push_to_hub=False), _no_bars_for_files(), runs:
                 try:
                     steps, losses = self._run_legs(trainer, output, initial)
                 except BaseException as error:
                     initial.restore()  # another train() starts where this one did
-                    stopped = _stopped(error, output)
-                    if stopped is error:
-                        raise
-                    raise stopped from error
+                    _say_what_is_kept(error, output)
+                    raise
             del initial
             self.sweep = on_main_process(trainer, output.choose)
             hold_chosen_model(trainer, output, self.sweep)
             self.sweep = on_main_process(trainer, output.finish)
-        return TrainOutput(steps, float(np.mean(losses)) if losses else math.nan, _runtime(started))
+        metrics = {"train_runtime": time.perf_counter() - started}
+        return TrainOutput(steps, float(np.mean(losses)) if losses else math.nan, metrics)
 
     def _run_legs(
         self, trainer: WeightedLossTrainer, output: SweepOutput, initial: InitialState
     ) -> tuple[int, list[float]]:
         """Run the legs that are not done. Returns their number of steps in all, and the training loss of each."""
         steps, losses = 0, []
-        main = trainer.is_world_process_zero()
-        progress = Progress(output, has_bar=main and not trainer.args.disable_tqdm, prints=main)
-        with progress:
+        with Progress(trainer, output) as progress:
             while (leg := on_main_process(trainer, output.next_leg)) is not None:
                 progress.start(leg)
                 finished = run_leg(
@@ -175,13 +166,8 @@ def open_output(stack: ExitStack, settings: SweepSettings, planned: RatioSweep) 
     stack.enter_context(locked(planned.folder))
     output = SweepOutput(settings, resumed_sweep(planned))
     output.sweep.save(output.folder)  # so that the checkpoints of the first leg are known to be of this sweep
-    if output.sweep.done:
-        logger.warning(
-            "Resuming the sweep in %s: %d of %d legs are done.",
-            planned.folder,
-            len(output.sweep.done),
-            output.num_legs,
-        )
+    if done := len(output.sweep.done):
+        logger.warning("Resuming the sweep in %s: %d of %d legs are done.", planned.folder, done, output.num_legs)
     return output
 
 
@@ -239,19 +225,6 @@ def on_main_process(trainer: Any, work: Callable[..., _T], *arguments: Any) -> _
 
 
 @contextmanager
-def _arguments_restored(trainer: Any) -> Iterator[None]:
-    """Give the training arguments back at the end as they were; push nothing until then."""
-    args = trainer.args
-    given = {name: getattr(args, name, None) for name in _SET_BY_THE_SWEEP}
-    args.push_to_hub = False
-    try:
-        yield
-    finally:
-        for name, value in given.items():
-            setattr(args, name, value)
-
-
-@contextmanager
 def _no_bars_for_files() -> Iterator[None]:
     """Let transformers show no progress bars for reading and writing model files, which would break up the sweep's own."""
     enabled = hf_logging.is_progress_bar_enabled()
@@ -263,19 +236,14 @@ def _no_bars_for_files() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _stopped(error: BaseException, output: SweepOutput) -> BaseException:
-    """The error to raise for one that stopped the sweep; how to resume is said in any case."""
+def _say_what_is_kept(error: BaseException, output: SweepOutput) -> None:
+    """Say how to resume a sweep that an error has stopped. Raises SweepStoppedError where the disk is full."""
     done = f"{len(output.sweep.done)} of {output.num_legs} legs are done and kept in {output.folder}"
     if has_no_room(error):
         file = getattr(error, "filename", None) or f"a checkpoint in {output.folder}"
-        return SweepStoppedError(
+        raise SweepStoppedError(
             f"{file} could not be written because the disk is full: {done}; free some space and run the same again to "
             "resume."
-        )
+        ) from error
     if isinstance(error, KeyboardInterrupt):
         logger.warning("The sweep was stopped: %s; run the same again to resume.", done)
-    return error
-
-
-def _runtime(started: float) -> dict[str, float]:
-    return {"train_runtime": time.perf_counter() - started}

@@ -6,9 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import InvalidInputError
 from ..training.checks import refuse
-from ..training.threshold import check_threshold
+from ..training.threshold import last_bias
 from ..weighting.task import Task
 from .settings import SweepSettings
 
@@ -94,7 +96,7 @@ def check_sweep(settings: SweepSettings, trainer: Any, resume_from_checkpoint: A
         )
     if settings.threshold == "any":
         try:
-            check_threshold(trainer.model)
+            last_bias(trainer.model)
         except InvalidInputError as error:  # said now, and not after all legs
             logger.warning("%s It will only be recorded.", error)
     if getattr(args, "weight_ratio", None) is not None:
@@ -103,19 +105,10 @@ def check_sweep(settings: SweepSettings, trainer: Any, resume_from_checkpoint: A
 
 def _check_evaluation_labels(trainer: Any, evaluation: Any) -> None:
     counts = trainer.count_classes(evaluation)
-    if trainer.task is Task.MULTILABEL:
-        negatives, positives = counts.sum(axis=0)
-        wanted = "both positives and negatives among its labels"
-    elif trainer.task is Task.BINARY:
-        positives, negatives = counts[trainer.positive_label], counts[1 - trainer.positive_label]
-        wanted = "both classes"
-    else:
-        present = int((counts > 0).sum())
-        positives, negatives = present, present - 1
-        wanted = "at least two of the classes"
-    if not positives or not negatives:
+    of_kinds = counts.sum(axis=0) if trainer.task is Task.MULTILABEL else counts  # there, negatives and positives
+    if np.count_nonzero(of_kinds) < 2:
         found = zip(trainer.class_names, counts.tolist(), strict=True)
         raise InvalidInputError(
             f"the evaluation data has {', '.join(f'{count} {name}' for name, count in found)}, but precision and recall "
-            f"need {wanted}: give other evaluation data."
+            "need both classes, or two of several: give other evaluation data."
         )

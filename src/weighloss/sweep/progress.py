@@ -12,10 +12,11 @@ from .output import SweepOutput
 class Progress:
     """A bar over the legs of a sweep, which says which leg runs and its w_r, and one line for each finished leg."""
 
-    def __init__(self, output: SweepOutput, has_bar: bool, prints: bool = True) -> None:
-        done = len(output.sweep.done) - len(output.again)
-        self._bar = tqdm(total=output.num_legs, initial=done, unit="leg", disable=not has_bar, smoothing=0)
-        self._number, self._num_legs, self._prints = done, output.num_legs, prints
+    def __init__(self, trainer: Any, output: SweepOutput) -> None:
+        self._prints, self._num_legs = trainer.is_world_process_zero(), output.num_legs
+        self._number = len(output.sweep.done) - len(output.again)
+        hidden = trainer.args.disable_tqdm or not self._prints
+        self._bar = tqdm(total=self._num_legs, initial=self._number, unit="leg", disable=hidden, smoothing=0)
 
     def __enter__(self) -> Progress:
         return self

@@ -108,12 +108,11 @@ def _run_legs(ray: Any, trainer: Any, output: SweepOutput, resources: dict[str, 
     if trainer.compute_metrics is trainer.default_metrics:
         parts["compute_metrics"] = None  # each worker makes its own
     callbacks = [other for other in trainer.callback_handler.callbacks if not isinstance(other, TrainingRunner)]
-    settings = output.settings
-    shared = ray.put((type(trainer), parts, callbacks, settings.evaluate_on, settings.test_dataset))
+    shared = ray.put((type(trainer), parts, callbacks, output.settings))
     task = ray.remote(**resources, max_retries=0)(_leg_on_ray)
     running = {task.remote(shared, leg, int(resources["num_cpus"])): leg for leg in output.remaining()}
     first_error: Exception | None = None
-    with Progress(output, has_bar=not trainer.args.disable_tqdm) as progress:
+    with Progress(trainer, output) as progress:
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
             leg = running.pop(done)
@@ -137,15 +136,13 @@ def _leg_on_ray(shared: Any, leg: Leg, threads: int) -> tuple[FinishedLeg, Any]:
     """Run a leg in a worker. Returns its result and, in the object store, the files of its model."""
     import ray
 
-    kind, parts, callbacks, evaluate_on, test_set = shared
+    kind, parts, callbacks, settings = shared
     torch.set_num_threads(threads)
     args = replace(parts["args"], push_to_hub=False, disable_tqdm=True)  # made anew for the devices of this worker
     trainer = kind(**{**parts, "args": args}, callbacks=callbacks)
-    evaluation = trainer.eval_dataset
-    if isinstance(evaluation, dict):
-        evaluation = evaluation[evaluate_on or next(iter(evaluation))]
+    evaluation_set = settings.evaluation_set(trainer)
     with grouped_runs(callbacks, leg.sweep_folder.name):
-        finished = run_leg(trainer, leg, evaluation, InitialState(trainer), test_set)
+        finished = run_leg(trainer, leg, evaluation_set, InitialState(trainer), settings.test_dataset)
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_without_pushing(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file()]

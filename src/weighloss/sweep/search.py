@@ -27,7 +27,7 @@ class RatioSearch:
     ----------
     max_legs : int, default 5
     tolerance : float, default 0.01
-        In units of that score, to which 1 is added where the bounds hold: see `best_threshold`.
+        In units of that score, to which 1 is added where the bounds hold: see `best_thresholds`.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import patch_environment
 from transformers import TrainerCallback
 from transformers.integrations import (
     MLflowCallback,
@@ -79,13 +80,5 @@ def grouped_runs(callbacks: Sequence[TrainerCallback], sweep_name: str) -> Itera
             variables |= {f"WANDB_{name}": value for name, value in of_run.items() if value}
             wandb.finish()
         wandb.teardown()  # wandb reads the group once in a process
-    given = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
+    with patch_environment(**variables):
         yield
-    finally:
-        for name, value in given.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

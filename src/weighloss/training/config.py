@@ -27,7 +27,7 @@ def has_values(args: Any, values: dict[str, Any]) -> bool:
 @contextmanager
 def changed(args: Any, **values: Any) -> Iterator[None]:
     """Give training arguments other values for a while."""
-    before = {name: getattr(args, name) for name in values}
+    before = {name: getattr(args, name, None) for name in values}
     try:
         vars(args).update(values)
         yield

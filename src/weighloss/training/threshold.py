@@ -52,7 +52,7 @@ def apply_threshold(model: Any, threshold: float | Sequence[float]) -> None:
     if not fits or not np.isfinite(given).all():
         one = "a finite number" if task is Task.BINARY else f"{config.num_labels} finite numbers, one for each label"
         raise InvalidInputError(f"threshold must be {one}, got {threshold!r}.")
-    bias = _last_bias(model)
+    bias = last_bias(model)
     remove_threshold(model)
     value = float(given) if given.ndim == 0 else tuple(given.tolist())
     vector = as_vector(value, config.num_labels, task, getattr(config, "positive_label", 1))
@@ -71,7 +71,7 @@ def remove_threshold(model: Any) -> None:
     """
     applied = getattr(model.config, _RECORD, None)
     if applied is not None:
-        _subtract(_last_bias(model), -np.asarray(applied))
+        _subtract(last_bias(model), -np.asarray(applied))
         forget_threshold(model)
 
 
@@ -83,7 +83,7 @@ def forget_threshold(model: Any) -> None:
 def needed_threshold(model: Any, threshold: float | Sequence[float]) -> list[float] | None:
     """What `model.config.threshold` is to be for a threshold; None for argmax, and where the model cannot carry one."""
     try:
-        check_threshold(model)
+        last_bias(model)
     except InvalidInputError:
         return None
     config, value = model.config, threshold if isinstance(threshold, float) else tuple(threshold)
@@ -91,18 +91,13 @@ def needed_threshold(model: Any, threshold: float | Sequence[float]) -> list[flo
     return vector.tolist() if vector.any() else None
 
 
-def check_threshold(model: Any) -> None:
-    """Raises InvalidInputError when a threshold cannot be part of a model: see `apply_threshold`."""
-    _last_bias(model)
-
-
 def _subtract(bias: torch.Tensor, vector: np.ndarray) -> None:
     with torch.no_grad():
         bias -= torch.as_tensor(vector, dtype=bias.dtype, device=bias.device)
 
 
-def _last_bias(model: Any) -> torch.Tensor:
-    """The bias of the last linear layer, if that gives the logits."""
+def last_bias(model: Any) -> torch.Tensor:
+    """The bias of the last linear layer. Raises InvalidInputError where that does not give the logits."""
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     last = layers[-1] if layers else None
     kind = type(model).__name__
