@@ -88,7 +88,7 @@ def bootstrap(
     ----------
     Efron, B. and Tibshirani, R. (1993), An Introduction to the Bootstrap, chapter 13.
     """
-    outcomes = [outcomes_of(logits, labels, task, positive_label) for logits, labels in predictions]
+    outcomes = [_outcomes(logits, labels, task, positive_label) for logits, labels in predictions]
     flat = np.concatenate([leg.reshape(len(leg), -1) for leg in outcomes], axis=1).astype(np.float32)
     generator = np.random.default_rng(seed)
     sums = resampled_sums(flat, num_resamples, generator)
@@ -98,8 +98,9 @@ def bootstrap(
     legs = []
     ends = np.cumsum([leg[0].size for leg in outcomes])[:-1]
     for summed in np.split(sums, ends, axis=1):
-        counts = counts_of(summed)
-        legs.append(Confusion(counts.tp + hit, counts.fp + false, counts.fn + missed, counts.tn))
+        true, predicted, actual, counted = np.moveaxis(summed.reshape(num_resamples, 4, -1), 1, 0)
+        negative = counted - predicted - actual + true
+        legs.append(Confusion(true + hit, predicted - true + false, actual - true + missed, negative))
     return Intervals(level, tuple(legs))
 
 
@@ -130,13 +131,7 @@ def interval(values: np.ndarray, level: float) -> np.ndarray:
     return np.moveaxis(np.quantile(values, [tail, 1 - tail], axis=0), 0, -1)
 
 
-def counts_of(sums: np.ndarray) -> Confusion:
-    """The counts of sums of flattened `outcomes_of`: (n_resamples, 4 * n_classes) to arrays (n_resamples, n_classes)."""
-    true, predicted, actual, counted = np.moveaxis(sums.reshape(len(sums), 4, -1), 1, 0)
-    return Confusion(true, predicted - true, actual - true, counted - predicted - actual + true)
-
-
-def outcomes_of(logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int) -> np.ndarray:
+def _outcomes(logits: np.ndarray, labels: np.ndarray, task: Task, positive_label: int) -> np.ndarray:
     """True, predicted and actual positives of every item, and the number of its labels that count: shape
     (n_items, 4, n_classes), with one class unless averages are macro.
     """

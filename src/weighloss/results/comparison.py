@@ -2,16 +2,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from ..weighting.task import Task
-from .bootstrap import bootstrap, counts_of, interval, outcomes_of, resampled_sums, resamples
+from .bootstrap import bootstrap, interval, resampled_sums, resamples
 from .choice import choose
 from .files import Split
 from .operating_point import OperatingPoint, as_vector, at_threshold
 from .ratio_sweep import RatioSweep
-from .requirement import Requirement, flagged
+from .requirement import Requirement
 from .thresholds import family_of
 
 _NUM_RESAMPLES = 500
@@ -37,11 +38,12 @@ class Comparison:
         The same rules, measured on the test set; None where its predictions are not on disk.
     difference : float or None
         Objective of the requirement (see `Requirement`) of the best pair, minus that of the unweighted leg: on the test set
-        if there is one. Where the requirement has one bound, the unweighted leg has the best threshold with which it has,
-        on the same items, at least the recall (precision) of the pair, or at most its share flagged: that favours the
-        unweighted leg. Not with several labels per example, which have a threshold each. None without such a leg.
+        if there is one. Where the requirement has one bound, both legs have the best threshold with which they have, on
+        these items, at least the recall (precision) that the pair has on them, or at most its share flagged: it is the
+        difference of two curves at the same recall. Not with several labels per example, which have a threshold each. None
+        without such a leg.
     difference_interval : tuple of two floats, or None
-        95% bootstrap interval of the difference. Both legs are measured on the same resamples, and matched on each of them.
+        95% bootstrap interval of the difference, both legs on the same resamples.
     is_matched : bool
         Whether the difference is one at the same recall, precision or share flagged.
     """
@@ -83,7 +85,7 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
     rules[PAIR] = best.point
     has_test = all(sweep.has_predictions(rule.leg, "test") for rule in rules.values())
     split: Split = "test" if has_test else "evaluation"
-    on_test = {name: _on_test(sweep, rule) for name, rule in rules.items()} if has_test else None
+    on_test = {name: _on(sweep, rule, "test") for name, rule in rules.items()} if has_test else None
     if unweighted is None:
         return Comparison(wanted, rules, on_test)
     is_matched = len(wanted.bounds) == 1 and sweep.task is not Task.MULTILABEL
@@ -95,22 +97,18 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
 def _matched(
     sweep: RatioSweep, wanted: Requirement, pair: OperatingPoint, alone: OperatingPoint, split: Split
 ) -> np.ndarray:
-    """Differences of the objective on the items, and on resamples, where both legs have the recall that the pair has."""
-    logits, labels = _decided(sweep, pair, split)
-    outcomes = (
-        outcomes_of(logits, labels, sweep.task, sweep.positive_label).reshape(len(labels), -1).astype(np.float64)
-    )
-    unweighted = sweep.predictions(alone.leg, split)
-    family = family_of(*unweighted, sweep.task, sweep.positive_label, sweep.counts)
-    shares, generator = np.full(len(labels), 1 / len(labels)), np.random.default_rng(0)
+    """Differences of the best objectives of both legs where they have the recall of the pair, on items and resamples."""
+    ((name, _),) = wanted.bounds
+    same = replace(wanted, bounds=((name, getattr(_on(sweep, pair, split), name)),))
+    given: Any = sweep.task, sweep.positive_label, sweep.counts
+    families = [family_of(*sweep.predictions(rule.leg, split), *given) for rule in (pair, alone)]
+    num_items, generator = families[0].num_items, np.random.default_rng(0)
+    drawn = resamples(num_items, np.full(num_items, 1 / num_items), _NUM_RESAMPLES, generator)
     differences = []
-    for numbers in chain([np.ones((1, len(labels)))], resamples(len(labels), shares, _NUM_RESAMPLES, generator)):
-        of_pair = counts_of(numbers @ outcomes)
-        ((name, _),) = wanted.bounds
-        reached = flagged(of_pair) if name == "flagged" else getattr(of_pair, name)
-        same = replace(wanted, bounds=((name, reached[:, None]),))
-        score = same.score(family.confusion(numbers)).max(axis=1)  # above 1 by the objective where the bound holds
-        differences.append(wanted.objective_of(of_pair) - np.maximum(0, score - 1))
+    for numbers in chain([np.ones((1, num_items))], drawn):
+        scores = [same.score(family.confusion(numbers)).max(axis=1) for family in families]
+        of_pair, of_alone = (np.maximum(0, score - 1) for score in scores)  # 1 is added where the bound holds
+        differences.append(of_pair - of_alone)
     return np.concatenate(differences)
 
 
@@ -125,7 +123,7 @@ def _as_chosen(
         resampled = resampled_sums(saved[:, None], 1000, np.random.default_rng(0))[:, 0] / len(saved)
         return np.append(saved.mean(), resampled)
     of_pair, of_alone = bootstrap(predictions, sweep.task, sweep.positive_label).resampled
-    measured = [_on_test(sweep, rule) if split == "test" else rule for rule in (pair, alone)]
+    measured = [_on(sweep, rule, split) for rule in (pair, alone)]
     difference = wanted.objective_of(measured[0]) - wanted.objective_of(measured[1])
     return np.append(difference, wanted.objective_of(of_pair) - wanted.objective_of(of_alone))
 
@@ -136,6 +134,9 @@ def _decided(sweep: RatioSweep, rule: OperatingPoint, split: Split) -> tuple[np.
     return logits - as_vector(rule.threshold, logits.shape[1], sweep.task, sweep.positive_label), labels
 
 
-def _on_test(sweep: RatioSweep, rule: OperatingPoint) -> OperatingPoint:
-    logits, labels = sweep.predictions(rule.leg, "test")
+def _on(sweep: RatioSweep, rule: OperatingPoint, split: Split) -> OperatingPoint:
+    """What a rule gives on a split."""
+    if split == "evaluation":
+        return rule
+    logits, labels = sweep.predictions(rule.leg, split)
     return at_threshold(rule.leg, logits, labels, rule.threshold, sweep.task, sweep.positive_label)
