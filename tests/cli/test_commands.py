@@ -187,9 +187,8 @@ def test_charts_are_drawn_again_from_the_predictions_with_other_metrics(run, run
 
     printed = run("plot", moved, "--choose", "recall>=0.1")
     assert "recall>=0.1" in printed
-    assert printed.rstrip().endswith(
-        f"The charts are in {moved}; open its report.html in a browser to move the requirement."
-    )
+    where = f"The charts are in {moved}; open its report.html in a browser to move the requirement."
+    assert printed.endswith(f"{where}\nThe model in {moved} is unchanged (best F1).\n")
     for folder in ("/proc/charts", moved / "sweep.json"):
         message = run("plot", moved, "--output_dir", folder)
         assert message.startswith(f"error: the folder {folder} cannot be written to (")

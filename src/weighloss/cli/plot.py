@@ -40,4 +40,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_report(sweep, output_dir, args.choose)
         print(f"The charts are in {output_dir}; open its report.html in a browser to move the requirement.")
         if args.choose and sweep.kept_because:
-            print(f"The model in {where.sweep_dir} is still the one {sweep.kept_because}.")
+            print(f"The model in {where.sweep_dir} is unchanged ({sweep.kept_because}).")
