@@ -146,5 +146,8 @@ def test_a_requirement_that_is_missed_on_the_test_data_is_said_so(tmp_path):
     for point in sweep.points:
         write_predictions(tmp_path / of_split(point.predictions, "test"), logits, labels, {})
     text = reports.compare_with_threshold(sweep, "recall>=0.9")
-    assert re.search(r"On the test data recall is 0\.500 \(0\.\d+ to 0\.\d+\), and 0\.9 is required\.$", text)
+    assert re.search(r"On the test data recall is 0\.500 \(0\.\d+ to 0\.\d+\), and at least 0\.9 is required\.$", text)
+    assert "On the test data 5.0% are flagged, and at most 4.0% are allowed." in reports.compare_with_threshold(
+        sweep, "flagged<=0.04"
+    )
     assert "is required" not in reports.compare_with_threshold(sweep, "precision>=0.9")

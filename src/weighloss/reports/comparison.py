@@ -64,10 +64,10 @@ def misses_on_test(compared: Comparison) -> list[str]:
     sentences = []
     for name, bound in wanted.bounds:
         if wanted.missing(pair)[name] > 0:
-            value = f"{pair.flagged:.1%} are" if name == "flagged" else f"{name} is {_measured(pair, name)}"
-            sentences.append(
-                f"On the test data {value}{' flagged' * (name == 'flagged')}, and {bound:.4g} is required."
-            )
+            what = f"{name} is {_measured(pair, name)}, and at least {bound:.4g} is required"
+            if name == "flagged":
+                what = f"{pair.flagged:.1%} are flagged, and at most {bound:.1%} are allowed"
+            sentences.append(f"On the test data {what}.")
     return sentences
 
 
