@@ -64,9 +64,10 @@ def misses_on_test(compared: Comparison) -> list[str]:
     sentences = []
     for name, bound in wanted.bounds:
         if wanted.missing(pair)[name] > 0:
-            what = f"{name} is {_measured(pair, name)}, and at least {bound:.4g} is required"
             if name == "flagged":
                 what = f"{pair.flagged:.1%} are flagged, and at most {bound:.1%} are allowed"
+            else:
+                what = f"{name} is {_measured(pair, name)}, and at least {bound:.4g} is required"
             sentences.append(f"On the test data {what}.")
     return sentences
 
