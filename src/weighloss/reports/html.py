@@ -28,7 +28,7 @@ _KINDS: dict[str, tuple[str, list[tuple[str, str]], int]] = {
     "precision": ("precision at least", [(f"{share:.2f}", f"precision>={share}") for share in _SHARES], 40),
     "flagged": ("flagged at most", [(f"{n} of 100", f"flagged<={n}%") for n in range(1, 31)], 9),
     "cost": (
-        "cost of a miss:",
+        "a miss costs",
         [(f"{n} false alarm{'s' * (n > 1)}", f"cost fp=1 fn={n}") for n in (1, 2, 5, 10, 20, 50, 100)],
         3,
     ),
