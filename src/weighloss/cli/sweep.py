@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command.ends_in_one_sentence(goes_on=True):
         callback = make_callback(sweep_args, data_args.name, command)
         if data_args.is_demo:
-            for name, value in OF_DEMO.items():
-                setattr(args, name, getattr(args, name) if name in command.given else value)
+            for name in OF_DEMO.keys() - command.given:
+                setattr(args, name, OF_DEMO[name])
         check_training(args, data_args, command.given)
         # The chosen model is tested after the legs, in a run that trackers would give a random name.
         args.run_name = args.run_name or Path(str(args.output_dir)).name
