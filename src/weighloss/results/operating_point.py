@@ -2,17 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from ..weighting.task import Task
 from .bootstrap import bootstrap
 from .metrics import averaged, decisions
-from .points import INTERVALS, MEASURED, SweepPoint
+from .points import INTERVALS, MEASURED, Count, Ends, Share, SweepPoint
 from .requirement import flagged
 
-Threshold = float | tuple[float, ...]
+_LogOdds = Annotated[float, Field(ge=-1e6, le=1e6)]
+Threshold = _LogOdds | tuple[_LogOdds, ...]
 Predictions = Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]]  # logits and labels of a leg
 
 
@@ -35,15 +37,15 @@ class OperatingPoint:
 
     leg: SweepPoint
     threshold: Threshold
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-    precision: float
-    recall: float
-    f1: float
-    precision_interval: list[float] | None = field(default=None, hash=False)
-    recall_interval: list[float] | None = field(default=None, hash=False)
+    tp: Count
+    fp: Count
+    fn: Count
+    tn: Count
+    precision: Share
+    recall: Share
+    f1: Share
+    precision_interval: Ends | None = field(default=None, hash=False)
+    recall_interval: Ends | None = field(default=None, hash=False)
 
     @classmethod
     def at_argmax(cls, leg: SweepPoint) -> OperatingPoint:

@@ -2,7 +2,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, FiniteFloat
+
+
+def _is_inside(path: str) -> str:
+    """The path of a file in the folder of the sweep, whatever system reads it."""
+    paths = PurePosixPath(path), PureWindowsPath(path)
+    if not path.isprintable() or any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in paths):
+        raise ValueError(f"it must be a path inside the folder of the sweep, got {path!r:.80}")
+    return path
+
+
+def _ascends(ends: list[float]) -> list[float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"the lower end must come first, got {ends}")
+    return ends
+
+
+# The types of a record say what a value may be: it is checked where a `sweep.json` is read, which may be a stranger's.
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Ratio = Annotated[float, Field(ge=1e-100, le=1e100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(max_length=10_000)]
+PathInside = Annotated[Text, Field(min_length=1), AfterValidator(_is_inside)]
+Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
+Ends = Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_ascends)]
 
 MEASURED = ("tp", "fp", "fn", "tn", "precision", "recall", "f1")
 INTERVALS = ("precision_interval", "recall_interval")
@@ -36,23 +63,23 @@ class SweepPoint:
         What the `compute_metrics` of the trainer measured.
     """
 
-    ratio: float
-    seed: int
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-    precision: float
-    recall: float
-    f1: float
-    eval_loss: float
-    eval_plain_loss: float
-    seconds: float
-    global_step: int
-    predictions: str
-    precision_interval: list[float] | None = field(default=None, hash=False)
-    recall_interval: list[float] | None = field(default=None, hash=False)
-    other_metrics: dict[str, float] = field(default_factory=dict, hash=False)
+    ratio: Ratio
+    seed: Count
+    tp: Count
+    fp: Count
+    fn: Count
+    tn: Count
+    precision: Share
+    recall: Share
+    f1: Share
+    eval_loss: FiniteFloat
+    eval_plain_loss: FiniteFloat
+    seconds: FiniteFloat
+    global_step: Count
+    predictions: PathInside
+    precision_interval: Ends | None = field(default=None, hash=False)
+    recall_interval: Ends | None = field(default=None, hash=False)
+    other_metrics: dict[Text, FiniteFloat] = field(default_factory=dict, hash=False)
 
     @property
     def predicts_positives(self) -> bool:
@@ -81,10 +108,10 @@ class FailedLeg:
         As in `SweepPoint`.
     """
 
-    ratio: float
-    seed: int
-    reason: str
-    global_step: int
+    ratio: Ratio
+    seed: Count
+    reason: Text
+    global_step: Count
 
 
 def printable(name: str) -> str:

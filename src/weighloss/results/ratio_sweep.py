@@ -44,12 +44,11 @@ class RatioSweep(SweepData):
         path = Path(path)
         file = path / SWEEP_FILE if path.is_dir() else path
         try:
-            fields = read_record(file)
+            return read_record(cls, file)
         except FileNotFoundError:
             raise InvalidInputError(
                 f"there is no sweep at {path}: give the output folder of a sweep, which contains {SWEEP_FILE}."
             ) from None
-        return cls(**fields, folder=file.parent)
 
     @classmethod
     def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> RatioSweep:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InvalidInputError
+from ..weighting.task import Task
 from .files import read_json
 from .operating_point import OperatingPoint
-from .points import INTERVALS, MEASURED, FailedLeg, SweepPoint
-from .requirement import Requirement
+from .points import SweepPoint
+from .sweep_data import FORMAT_VERSION, SweepData
 
-FORMAT_VERSION = 1
-_LONGEST_TEXT = 10_000  # of a name; a page with more would be unreadable
+_Sweep = TypeVar("_Sweep", bound=SweepData)
+_T = TypeVar("_T")
 
 
-def read_record(file: Path) -> dict[str, Any]:
-    """The fields of a `RatioSweep` from its `sweep.json`, checked.
+def read_record(kind: Callable[..., _Sweep], file: Path) -> _Sweep:
+    """A sweep from its `sweep.json`, checked.
 
     Raises
     ------
@@ -32,147 +39,59 @@ def read_record(file: Path) -> dict[str, Any]:
             f"{file} has format version {version!r:.80}, but this weighloss reads {FORMAT_VERSION}: install the version "
             "that wrote it."
         )
-    fields = _checked(str(file), content, _FIELDS)
-    fields["requirement"] = fields.get("requirement") or "f1"
-    try:
-        Requirement.parse(fields["requirement"])
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{file}: {error}") from None
-    num_labels = len(fields["label_names"])
-    if len(fields["counts"]) != num_labels:
-        raise InvalidInputError(f"{file}: counts must have one entry for each of the {num_labels} label_names.")
-    if fields["positive_label"] >= max(num_labels, 2):
-        raise InvalidInputError(f"{file}: positive_label must be the id of a class, got {fields['positive_label']}.")
-    done: set[tuple[float, int]] = set()
-    points = [SweepPoint(**leg) for leg in _legs(file, "points", _POINT, fields, done)]
-    failed = [FailedLeg(**leg) for leg in _legs(file, "failed", _FAILED, fields, done)]
-    rule = _operating_point(file, content, points)
-    ratios, seeds = sorted(set(map(float, fields["ratios"]))), list(dict.fromkeys(fields["seeds"]))
-    legs_and_rule = {"points": tuple(points), "failed": tuple(failed), "operating_point": rule}
-    return fields | {"ratios": ratios, "seeds": seeds} | legs_and_rule
+    kept, rule = content.pop("kept", None), content.pop("operating_point", None)
+    sweep = _valid(kind, str(file), {name: value for name, value in content.items() if value is not None})
+    ratios, seeds = sorted(set(sweep.ratios)), list(dict.fromkeys(sweep.seeds))
+    sweep = replace(sweep, ratios=ratios, seeds=seeds, folder=file.parent)
+    if kept is not None:
+        if type(kept) is not int or kept not in range(len(sweep.points)):
+            raise InvalidInputError(f"{file}: kept must be the number of a point, got {kept!r:.80}.")
+        sweep = replace(sweep, operating_point=_rule(file, rule, sweep.points[kept]))
+    for is_there, contradiction in _contradictions(sweep):
+        if is_there:
+            raise InvalidInputError(f"{file}: {contradiction}.")
+    return sweep
 
 
-def _legs(
-    file: Path, name: str, checks: _Checks, fields: dict[str, Any], done: set[tuple[float, int]]
-) -> list[dict[str, Any]]:
-    """The legs of the list with that name, which are added to those that are done."""
-    legs = []
-    for i, found in enumerate(fields.get(name, ())):
-        leg = _checked(f"{file}: {name}[{i}]", found, checks)
-        key = leg["ratio"], leg["seed"]
-        if key[0] not in fields["ratios"] or key[1] not in fields["seeds"] or key in done:
-            raise InvalidInputError(f"{file}: {name}[{i}]: ratio and seed must be those of a leg of this sweep, once.")
-        done.add(key)
-        legs.append(leg)
-    return legs
-
-
-def _operating_point(file: Path, content: dict[str, Any], points: Sequence[SweepPoint]) -> OperatingPoint | None:
-    kept, found = content.get("kept"), content.get("operating_point")
-    if kept is None:
-        return None
-    if not _count(kept) or kept >= len(points):
-        raise InvalidInputError(f"{file}: kept must be the number of a point, got {kept!r:.80}.")
+def _rule(file: Path, found: Any, leg: SweepPoint) -> OperatingPoint:
     if found is None:  # of a version that did not move thresholds
-        return OperatingPoint.at_argmax(points[kept])
-    values = _checked(f"{file}: operating_point", found, _OPERATING_POINT)
-    if isinstance(values["threshold"], list):
-        num_labels, several = len(content["label_names"]), isinstance(content["counts"][0], list)
-        if len(values["threshold"]) != num_labels or (num_labels == 2 and not several):
-            raise InvalidInputError(f"{file}: the threshold must be one number, or one for each label.")
-        values["threshold"] = tuple(values["threshold"])
-    return OperatingPoint(points[kept], **values)
+        return OperatingPoint.at_argmax(leg)
+    with_leg = {**found, "leg": asdict(leg)} if isinstance(found, dict) else found
+    return _valid(OperatingPoint, f"{file}: operating_point", with_leg)
 
 
-def _checked(where: str, found: Any, checks: _Checks) -> dict[str, Any]:
-    """The values that have a check."""
-    if not isinstance(found, dict):
-        raise InvalidInputError(f"{where} must be a mapping, got {found!r:.80}.")
-    for name, (is_valid, wanted) in checks.items():
-        if name not in found and name not in _OPTIONAL:
-            raise InvalidInputError(f"{where}: {name} must be {wanted}, but it is missing.")
-        if name in found and not is_valid(found[name]):
-            raise InvalidInputError(f"{where}: {name} must be {wanted}, got {found[name]!r:.80}.")
-    if "tp" in checks and not any(found[name] for name in MEASURED[:4]):
-        raise InvalidInputError(f"{where}: {', '.join(MEASURED[:4])} must not all be 0.")
-    return {name: found[name] for name in checks if name in found}
-
-
-def _number(low: float, high: float, kinds: Any = (int, float)) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
-
-
-_count, _ratio, _share = _number(0, 2**53, int), _number(1e-100, 1e100), _number(0, 1)
-_log_odds, _finite = _number(-1e6, 1e6), _number(-1e300, 1e300)
-
-
-def _text(value: Any) -> bool:
+def _valid(kind: Callable[..., _T], where: str, found: Any) -> _T:
+    """What was found as a dataclass, whose types say what its values may be."""
+    checked: Any = TypeAdapter(kind)  # type: ignore[arg-type]
     try:
-        return isinstance(value, str) and len(value.encode("utf-8")) < _LONGEST_TEXT
-    except UnicodeEncodeError:  # half of a surrogate pair, which cannot be printed or written
-        return False
+        return checked.validate_json(json.dumps(found), strict=True)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        names = [str(part) for part in wrong["loc"] if re.fullmatch(r"\w+", str(part))]  # the others are types
+        field = re.sub(r"\.(\d+)", r"[\1]", ".".join(names))
+        message = wrong["msg"].removeprefix("Value error, ").rstrip(".")
+        if wrong["type"] not in ("missing", "value_error"):  # of our own checks, whose sentence says it
+            message += f", got {wrong['input']!r:.80}"
+        raise InvalidInputError(f"{where}: {field}: {message}.") from None
 
 
-def _list_of(is_valid: Callable[[Any], bool], least: int = 1) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and len(value) >= least and all(map(is_valid, value))
-
-
-def _dict_of(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(_text, value)) and all(map(is_valid, value.values()))
-
-
-def _counts(value: Any) -> bool:
-    pairs = _list_of(lambda pair: _list_of(_count, 2)(pair) and len(pair) == 2 and sum(pair) > 0)
-    return pairs(value) or (_list_of(_count, 2)(value) and sum(n > 0 for n in value) > 1)
-
-
-def _interval(value: Any) -> bool:
-    return value is None or (_list_of(_share, 2)(value) and len(value) == 2 and value[0] <= value[1])
-
-
-def _path_inside(value: Any) -> bool:
-    if not _text(value) or not value.isprintable() or not value:
-        return False
-    paths = PurePosixPath(value), PureWindowsPath(value)
-    return not any(path.is_absolute() or path.drive or path.root or ".." in path.parts for path in paths)
-
-
-_Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
-_FIELDS: _Checks = {
-    "counts": (_counts, "a list of numbers of labels, at least two of them above 0, or of pairs of them"),
-    "label_names": (_list_of(_text), "a list of names"),
-    "positive_label": (_count, "the id of a class"),
-    "natural_ratio": (_ratio, "a positive number"),
-    "ratios": (_list_of(_ratio), "a list of positive numbers"),
-    "seeds": (_list_of(_count), "a list of whole numbers"),
-    "epochs_per_ratio": (_number(1, 2**53, int), "a whole number of at least 1"),
-    "num_eval": (_count, "a whole number"),
-    **dict.fromkeys(("model", "dataset", "kept_because"), (_text, "a text")),
-    **dict.fromkeys(("versions", "fingerprint"), (_dict_of(_text), "a mapping of names to texts")),
-    "threshold": (lambda value: value in ("any", "argmax"), "'any' or 'argmax'"),
-    **dict.fromkeys(("requirement", "search"), (lambda value: value is None or _text(value), "a text")),
-    "arguments": (lambda value: isinstance(value, dict), "a mapping"),
-    **dict.fromkeys(("points", "failed"), (lambda value: isinstance(value, list), "a list of legs")),
-}
-_LEG: _Checks = {
-    "ratio": (_ratio, "a positive number"),
-    **dict.fromkeys(("seed", "global_step"), (_count, "a whole number")),
-}
-_MEASURED: _Checks = {
-    **dict.fromkeys(MEASURED[:4], (_count, "a whole number")),
-    **dict.fromkeys(MEASURED[4:], (_share, "a number from 0 to 1")),
-    **dict.fromkeys(INTERVALS, (_interval, "two numbers from 0 to 1")),
-}
-_POINT: _Checks = {
-    **_LEG,
-    **_MEASURED,
-    **dict.fromkeys(("eval_loss", "eval_plain_loss", "seconds"), (_finite, "a number")),
-    "predictions": (_path_inside, "a path inside the folder of the sweep"),
-    "other_metrics": (_dict_of(_finite), "a mapping of names to numbers"),
-}
-_THRESHOLD = (lambda value: _log_odds(value) or _list_of(_log_odds)(value), "a number, or one for each label")
-_OPERATING_POINT: _Checks = {**_MEASURED, "threshold": _THRESHOLD}
-_FAILED: _Checks = {**_LEG, "reason": (_text, "a text")}
-_OPTIONAL = {
-    *INTERVALS, "arguments", "failed", "fingerprint", "kept_because", "other_metrics", "requirement", "search", "threshold",
-}  # fmt: skip
+def _contradictions(sweep: SweepData) -> Iterator[tuple[bool, str]]:
+    """Whether fields of a sweep do not fit each other, and in what way."""
+    counts, num_labels = np.array(sweep.counts), len(sweep.label_names)
+    has_pairs = counts.ndim == 2
+    empty = not counts.sum(axis=1).all() if has_pairs else np.count_nonzero(counts) < 2
+    yield bool(empty), "counts must have at least two classes with labels, or examples of every label"
+    yield len(counts) != num_labels, f"counts must have one entry for each of the {num_labels} label_names"
+    no_class = f"positive_label must be the id of a class, got {sweep.positive_label}"
+    yield sweep.positive_label >= max(num_labels, 2), no_class
+    done: set[tuple[float, int]] = set()
+    for name in ("points", "failed"):
+        for i, leg in enumerate(getattr(sweep, name)):
+            is_known = leg.ratio in sweep.ratios and leg.seed in sweep.seeds and (leg.ratio, leg.seed) not in done
+            yield not is_known, f"{name}[{i}]: ratio and seed must be those of a leg of this sweep, once"
+            done.add((leg.ratio, leg.seed))
+    for i, point in enumerate(sweep.points):
+        yield not point.tp + point.fp + point.fn + point.tn, f"points[{i}]: tp, fp, fn, tn must not all be 0"
+    threshold = 0.0 if sweep.operating_point is None else sweep.operating_point.threshold
+    fits = isinstance(threshold, float) or (len(threshold) == num_labels and sweep.task is not Task.BINARY)
+    yield not fits, "the threshold must be one number, or one for each label"

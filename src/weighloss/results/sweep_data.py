@@ -4,9 +4,10 @@ import logging
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from ..errors import InvalidInputError
 from ..weighting.task import Task
@@ -14,10 +15,13 @@ from .choice import Thresholds
 from .files import SWEEP_FILE, Split, is_readable, of_split, read_predictions, write_json
 from .metrics import positives_and_scores
 from .operating_point import OperatingPoint
-from .points import FailedLeg, SweepPoint, printable
-from .record import FORMAT_VERSION
+from .points import Count, FailedLeg, Pair, Ratio, SweepPoint, Text, printable
+from .requirement import Requirement
 
 logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_Requirement = Annotated[Text, AfterValidator(lambda text: Requirement.parse(text) and text)]
 
 
 @dataclass(frozen=True)
@@ -65,25 +69,25 @@ class SweepData:
         Where the sweep is on disk; not written.
     """
 
-    counts: list[int] | list[list[int]]
-    label_names: list[str]
-    positive_label: int
-    natural_ratio: float
-    ratios: list[float]
-    seeds: list[int]
-    epochs_per_ratio: int
-    model: str
-    dataset: str
-    num_eval: int
-    versions: dict[str, str]
+    counts: list[Count] | list[Pair]
+    label_names: list[Text]
+    positive_label: Count
+    natural_ratio: Ratio
+    ratios: list[Ratio]
+    seeds: list[Count]
+    epochs_per_ratio: Annotated[Count, Field(gt=0)]
+    model: Text
+    dataset: Text
+    num_eval: Count
+    versions: dict[Text, Text]
     points: tuple[SweepPoint, ...] = ()
     failed: tuple[FailedLeg, ...] = ()
     operating_point: OperatingPoint | None = None
-    kept_because: str = ""
-    requirement: str = "f1"
+    kept_because: Text = ""
+    requirement: _Requirement = "f1"
     threshold: Thresholds = "argmax"
-    search: str | None = None
-    fingerprint: dict[str, str] = field(default_factory=dict)
+    search: Text | None = None
+    fingerprint: dict[Text, Text] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
