@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import norm
 
 from operating_points import tuned_by_scikit_learn
-from weighloss import SweepPoint
+from weighloss import RatioSweep, SweepPoint
 from weighloss.results.choice import choose
 from weighloss.results.requirement import Requirement
 
@@ -30,11 +30,22 @@ CASES = [
 HOW = ("prefit", "5 folds")
 
 
-def leg(ratio: float) -> SweepPoint:
-    """A leg of which only its ratio matters here."""
-    counts = dict.fromkeys(("tp", "fp", "fn", "tn", "global_step"), 1)
-    shares = dict.fromkeys(("precision", "recall", "f1", "eval_loss", "eval_plain_loss", "seconds"), 0.5)
-    return SweepPoint(ratio=ratio, seed=0, predictions="", **counts, **shares)
+class InMemory(RatioSweep):
+    """A sweep of legs of which only the predictions matter, which are not on disk."""
+
+    @classmethod
+    def of(cls, predictions: list) -> "InMemory":
+        """A sweep with a leg for each pair of logits and labels."""
+        counts = dict.fromkeys(("tp", "fp", "fn", "tn", "global_step"), 1)
+        shares = dict.fromkeys(("precision", "recall", "f1", "eval_loss", "eval_plain_loss", "seconds"), 0.5)
+        legs = [SweepPoint(float(i + 1), 0, predictions=str(i), **counts, **shares) for i in range(len(predictions))]
+        sweep = cls([1, 1], ["0", "1"], 1, 1.0, [leg.ratio for leg in legs], [0], 1, "", "", 1, {}, points=tuple(legs))
+        object.__setattr__(sweep, "found", predictions)
+        return sweep
+
+    def predictions(self, point: SweepPoint, split: str = "evaluation") -> tuple:
+        """Logits and labels of a leg."""
+        return self.found[int(point.predictions)]
 
 
 def on_new_data(name: str, threshold: float, share: float, apart: float) -> float:
@@ -58,12 +69,11 @@ def main() -> None:
     for text, size, share, apart in CASES:
         wanted, generator = Requirement.parse(text), np.random.default_rng(0)
         ((name, least),) = wanted.bounds
-        legs = [leg(float(i + 1)) for i in range(len(apart))]
         given = failed = 0
         for _ in range(simulations):
             positives, scores = drawn(generator, size, share, apart)
             predictions = [(np.stack([-s / 2, s / 2], axis=1), positives.astype(int)) for s in scores]
-            choice = choose(wanted, legs, lambda point, found=predictions: found[int(point.ratio) - 1])
+            choice = choose(InMemory.of(predictions), wanted)
             given += choice.met
             if choice.met:
                 distance = apart[int(choice.point.ratio) - 1]
@@ -82,7 +92,7 @@ def main() -> None:
         for _ in range(simulations // 5):
             positives, (scores,) = drawn(generator, size, 0.15, (2.5,))
             predictions = np.stack([-scores / 2, scores / 2], axis=1), positives.astype(int)
-            ours = choose(wanted, [leg(1.0)], lambda _, found=predictions: found).point.threshold
+            ours = choose(InMemory.of([predictions]), wanted).point.threshold
             rules = {"weighloss": ours}
             rules |= {
                 f"scikit-learn, {n}": tuned_by_scikit_learn(wanted, scores, positives, n == "prefit") for n in HOW

@@ -25,7 +25,7 @@ from weighloss.results.choice import choose
 from weighloss.results.comparison import compare
 from weighloss.results.files import of_split
 from weighloss.results.metrics import Confusion, confusion, expected_calibration_error
-from weighloss.results.operating_point import OperatingPoint, at_threshold
+from weighloss.results.operating_point import OperatingPoint
 from weighloss.results.requirement import Requirement
 from weighloss.weighting.task import Task
 
@@ -200,14 +200,14 @@ def macro_f1(sweep: RatioSweep) -> dict[str, float]:
     """Macro F1 on the test data, by rule; what is chosen is chosen on the evaluation data."""
     unweighted, natural = leg_at(sweep, None), leg_at(sweep, 1.0)
     log_weights = np.log(ClassWeights.from_counts(sweep.counts).weights)
-    wanted, given = Requirement.parse("f1"), ("any", sweep.task, sweep.positive_label, sweep.counts)
+    wanted = Requirement.parse("f1")
     rules = {
         "w_r = 1": (unweighted, 0.0),
         "w_r = 1, log w added": (unweighted, -log_weights),
-        "w_r = 1, best r'": choose(wanted, [unweighted], sweep.predictions, *given).point,
+        "w_r = 1, best r'": choose(sweep, wanted, legs=[unweighted]).point,
         "natural": (natural, 0.0),
-        "best ratio": choose(wanted, sweep.points, sweep.predictions, "argmax").point,
-        "best ratio and r'": choose(wanted, sweep.points, sweep.predictions, *given).point,
+        "best ratio": choose(sweep, wanted, "argmax").point,
+        "best ratio and r'": choose(sweep, wanted).point,
     }
     scores = {}
     for name, rule in rules.items():
@@ -294,12 +294,8 @@ def few_ratios(sweeps: dict[str, RatioSweep]) -> None:
                     else list({leg_at(of_seed, m).ratio: leg_at(of_seed, m) for m in few}.values())
                 )
                 for text in REQUIREMENTS:
-                    given = "any", Task.BINARY, sweep.positive_label, sweep.counts
-                    rule = choose(Requirement.parse(text), legs, of_seed.predictions, *given).point
-                    logits, labels = of_seed.predictions(rule.leg, "test")
-                    found[name][text].append(
-                        at_threshold(rule.leg, logits, labels, rule.threshold, Task.BINARY, sweep.positive_label)
-                    )
+                    rule = choose(of_seed, Requirement.parse(text), legs=legs).point
+                    found[name][text].append(of_seed.at_threshold(rule.leg, rule.threshold, "test"))
     rows = [
         [name, *(met_and_objective(Requirement.parse(text), points) for text, points in by_text.items())]
         for name, by_text in found.items()

@@ -7,6 +7,7 @@ from sklearn.metrics import confusion_matrix
 
 from weighloss import OperatingPoint, RatioSweep, SweepPoint
 from weighloss.results.files import write_predictions
+from weighloss.results.operating_point import at_thresholds
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -53,6 +54,17 @@ def make_sweep(points, seeds=(42,), natural_ratio=7.0, label_names=("ham", "spam
     if (kept := changes.pop("kept", None)) is not None:
         changes["operating_point"] = OperatingPoint.at_argmax(points[kept])
     return RatioSweep(**content | changes)
+
+
+def at_threshold(leg, logits, labels, threshold, task, positive_label=1) -> OperatingPoint:
+    return at_thresholds([(leg, threshold)], lambda _: (logits, labels), task, positive_label)[0]
+
+
+class InMemory(RatioSweep):
+    """A sweep whose predictions are not on disk but in the dictionary `found`."""
+
+    def predictions(self, point, split="evaluation"):
+        return self.found[point]
 
 
 ARTICLE = [

@@ -207,8 +207,7 @@ def test_many_requirements_are_answered_at_once_as_they_are_one_by_one(name):
     sweep = golden_sweep(name)
     asked = ["f1", "recall>=0.8", "precision>=0.7", "recall>=0.6 and precision>=0.6"]
     asked += ["cost fp=1 fn=20"] if name != "several_classes" else ["cost [[0, 1, 1], [20, 0, 5], [1, 1, 0]]"]
-    task = sweep.task, sweep.positive_label, sweep.counts
-    together = choose_each([Requirement.parse(text) for text in asked], sweep.points, sweep.predictions, *task)
+    together = choose_each(sweep, [Requirement.parse(text) for text in asked])
     assert together == [sweep.choose(text) for text in asked]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, norm
 
-from results.sweeps import make_point
+from results.sweeps import InMemory, make_point, make_sweep
 from weighloss.results.choice import choose
 from weighloss.results.guarantee import certified_threshold, items_needed, starting_threshold
 from weighloss.results.requirement import Requirement
@@ -74,12 +74,14 @@ def test_too_few_examples_certify_nothing(requirement, needed):
 def test_choosing_the_leg_too_does_not_break_the_guarantee():
     wanted, generator = Requirement.parse("recall>=0.9 @90%"), np.random.default_rng(0)
     legs = [make_point(ratio, 8, 2, 12, 78) for ratio in (1.0, 2.0, 4.0, 8.0)]
+    sweep = InMemory(**vars(make_sweep(legs)))
     certified = failed = 0
     for _ in range(200):
         positives = generator.random(500) < 0.15
         scores = {leg: generator.normal(positives * STRENGTH, 1) for leg in legs}  # none is better than another
-        predictions = {leg: (np.stack([-s / 2, s / 2], axis=1), positives.astype(int)) for leg, s in scores.items()}
-        choice = choose(wanted, legs, predictions.__getitem__)
+        found = {leg: (np.stack([-s / 2, s / 2], axis=1), positives.astype(int)) for leg, s in scores.items()}
+        object.__setattr__(sweep, "found", found)
+        choice = choose(sweep, wanted)
         certified += choice.met
         failed += choice.met and truth("recall", choice.point.threshold, 0.15) < 0.9
     assert certified > 150

@@ -5,10 +5,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, precision_recall_curve
 
-from results.sweeps import make_point
+from results.sweeps import at_threshold, make_point
 from weighloss import Task
 from weighloss.results.metrics import Confusion, confusion, expected_calibration_error
-from weighloss.results.operating_point import at_threshold
 from weighloss.results.requirement import Requirement
 from weighloss.results.thresholds import best_thresholds, confusion_at_thresholds
 

@@ -8,7 +8,6 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, precisio
 from results.sweeps import make_point, make_sweep
 from weighloss import InvalidInputError, RatioSweep
 from weighloss.results.files import write_predictions
-from weighloss.results.operating_point import at_threshold
 from weighloss.results.other_metrics import score
 
 
@@ -58,7 +57,7 @@ def test_metrics_are_computed_from_the_predictions_as_scikit_learn_does(tmp_path
     make_sweep(points, seeds=[1, 2], label_names=["a", "b", "c"][:classes]).save(tmp_path)
     sweep, average = RatioSweep.load(tmp_path), "binary" if classes == 2 else "macro"
     for leg in sweep.points:
-        point = at_threshold(leg, *sweep.predictions(leg), 0.0, sweep.task, sweep.positive_label)
+        point = sweep.at_threshold(leg, 0.0)
         expected = precision_recall_fscore_support(*decided[leg.ratio, leg.seed], average=average)
         assert (point.precision, point.recall, point.f1) == pytest.approx(expected[:3])
         assert point.precision_interval[0] < point.precision < point.precision_interval[1]

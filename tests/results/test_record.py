@@ -60,7 +60,11 @@ def test_what_is_no_sweep_is_refused_in_one_sentence(tmp_path, content, sentence
         ('"fn": 20,\n      "tn": 80,', '"fn": 0, "tn": 0,', r"points\[0\]: tp, fp, fn, tn must not all be 0"),
         ('"reason": "no memory"', '"reason": 3', r"failed\[0\]\.reason: Input should be a valid string, got 3"),
         ('"kept": 2', '"kept": 5', "kept must be the number of a point, got 5"),
-        ('"threshold": 0.0', '"threshold": "low"', "operating_point: threshold: Input should be a valid number, got 'low'"),
+        (
+            '"threshold": 0.0',
+            '"threshold": "low"',
+            "operating_point: threshold: Input should be a valid number, got 'low'",
+        ),
         ('"threshold": 0.0', '"threshold": [1, 2]', "the threshold must be one number, or one for each label"),
         ('"requirement": "f1"', '"requirement": "best"', "sweep.json: requirement: 'best' is not a requirement"),
     ],

@@ -39,7 +39,6 @@ from weighloss import (
     plot_sweep,
 )
 from weighloss.reports.text import sentence as sentence_of
-from weighloss.results.operating_point import at_threshold
 
 # SGD without clipping: nothing hides a gradient of another scale.
 TRAINING = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "logging_steps": 1}
@@ -525,7 +524,7 @@ def test_a_sweeps_legs_are_the_standalone_runs(tmp_path, mode):
             assert getattr(point, name) == metrics[f"eval_{name}"]
         assert (point.eval_loss, point.eval_plain_loss) == (metrics["eval_loss"], metrics["eval_plain_loss"])
         final[point.ratio] = parameters(alone.model)
-        from_predictions = at_threshold(point, *sweep.predictions(point), 0.0, sweep.task, sweep.positive_label)
+        from_predictions = sweep.at_threshold(point, 0.0)
         assert from_predictions == OperatingPoint.at_argmax(point)
     assert torch.equal(parameters(trainer.model), final[sweep.kept_point.ratio])
 

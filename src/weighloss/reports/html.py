@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ..errors import InvalidInputError
 from ..results.choice import Choice, choose_each
-from ..results.operating_point import OperatingPoint, at_threshold
+from ..results.operating_point import OperatingPoint
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
 from ..weighting.task import Task
@@ -148,8 +148,7 @@ def _compared(sweep: RatioSweep, requirement: str | None) -> dict[str, Any]:
     compared, asked = comparison_of(sweep, requirement), marked_choice(sweep, requirement)
     sentences = [] if compared is None else [*misses_on_test(compared), *verdict(compared)]
     if asked is not None and sweep.has_predictions(asked.point.leg, "test"):
-        leg, predictions = asked.point.leg, sweep.predictions(asked.point.leg, "test")
-        point = at_threshold(leg, *predictions, asked.point.threshold, sweep.task, sweep.positive_label)
+        point = sweep.at_threshold(asked.point.leg, asked.point.threshold, "test")
         sentences.insert(0, f"On the test data, on which nothing was chosen. {rule_sentence(sweep, point)}")
     if compared is None:
         return {"groups": {}, "sentences": sentences}
@@ -192,8 +191,7 @@ def _answers(sweep: RatioSweep, requirement: str | None) -> dict[str, Any]:
     if sweep.is_measurable:
         of_task = _KINDS_OF_CLASSES if sweep.task is Task.MULTICLASS else _KINDS
         wanted = [Requirement.parse(text) for _, values, _ in of_task.values() for _, text in values]
-        predictions = lru_cache(maxsize=1)(sweep.predictions)  # those of one leg: each is read twice in all
-        found = iter(choose_each(wanted, sweep.points, predictions, sweep.task, sweep.positive_label, sweep.counts))
+        found = iter(choose_each(sweep, wanted))
         for name, (label, values, start) in of_task.items():
             add(name, label, [text for text, _ in values], [next(found) for _ in values], start)
     return {"kinds": kinds, "answers": [_answer(sweep, point) for point in points]}

@@ -2,19 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import lru_cache
 
 import numpy as np
 
 from ..weighting.task import Task
 from .guarantee import certified_threshold, items_needed, split_to_certify, starting_threshold
 from .metrics import positives_and_scores
-from .operating_point import OperatingPoint, Predictions, at_threshold, at_thresholds
+from .operating_point import OperatingPoint, Threshold, at_thresholds
 from .points import SweepPoint
 from .requirement import Requirement, calls_everything_positive
+from .sweep_data import SweepData, Thresholds
 from .thresholds import best_thresholds
-
-Thresholds = Literal["any", "argmax"]
 
 
 @dataclass(frozen=True)
@@ -85,70 +84,52 @@ class Choice:
 
 
 def choose(
-    requirement: Requirement,
-    legs: Sequence[SweepPoint],
-    predictions: Predictions,
-    thresholds: Thresholds = "any",
-    task: Task = Task.BINARY,
-    positive_label: int = 1,
-    counts: Any = None,
+    sweep: SweepData, requirement: Requirement, threshold: Thresholds = "any", legs: Sequence[SweepPoint] | None = None
 ) -> Choice:
     """Choose the leg, and its threshold, that meets a requirement best: see `RatioSweep.choose`.
 
     Parameters
     ----------
+    sweep : SweepData
+        Its predictions are read only where the threshold may move, or for a cost matrix.
     requirement : Requirement
-    legs : sequence of SweepPoint
-        At least one.
-    predictions : callable
-        Returns logits and labels of a leg; called only where the threshold may move, or for a cost matrix.
-    thresholds : {"any", "argmax"}
-    task, positive_label, counts
-        As for `best_thresholds`.
+    threshold : {"any", "argmax"}
+    legs : sequence of SweepPoint, optional
+        Those to choose from, at least one; all of the sweep when None.
     """
-    if thresholds == "argmax" or requirement.objective == "break-even":
-        return _at_argmax(requirement, legs, predictions)
+    legs = sweep.points if legs is None else legs
+    if threshold == "argmax" or requirement.objective == "break-even":
+        return _at_argmax(sweep, requirement, legs)
     if requirement.confidence is not None:
-        return _certified(requirement, legs, predictions, positive_label)
-    return choose_each([requirement], legs, predictions, task, positive_label, counts)[0]
+        return _certified(sweep, requirement, legs)
+    return choose_each(sweep, [requirement], legs)[0]
 
 
 def choose_each(
-    requirements: Sequence[Requirement],
-    legs: Sequence[SweepPoint],
-    predictions: Predictions,
-    task: Task = Task.BINARY,
-    positive_label: int = 1,
-    counts: Any = None,
+    sweep: SweepData, requirements: Sequence[Requirement], legs: Sequence[SweepPoint] | None = None
 ) -> list[Choice]:
     """Choose as `choose` does, over all thresholds, for each of several requirements without a confidence.
 
-    Each leg is resampled once for all requirements. `predictions` is called for one leg after the other.
+    Each leg is read, and resampled, once for all requirements.
     """
-    of_legs = [best_thresholds(requirements, *predictions(leg), task, positive_label, counts) for leg in legs]
+    legs = sweep.points if legs is None else legs
     chosen = []
-    for found in zip(*of_legs, strict=True):
+    for found in zip(*_thresholds_of(sweep, requirements, legs), strict=True):
         best = int(np.argmax([score for score, _ in found]))
         chosen.append((best, found[best][1]))
     distinct = sorted(set(chosen))
-    points = at_thresholds([(legs[i], threshold) for i, threshold in distinct], predictions, task, positive_label)
+    predictions = lru_cache(maxsize=1)(sweep.predictions)  # rules of the same leg follow one another
+    rules = [(legs[i], threshold) for i, threshold in distinct]
+    points = at_thresholds(rules, predictions, sweep.task, sweep.positive_label)
     measured = [points[distinct.index(rule)] for rule in chosen]
-    return [_choice(*pair, predictions) for pair in zip(requirements, measured, strict=True)]
+    return [_choice(sweep, *pair) for pair in zip(requirements, measured, strict=True)]
 
 
-def leg_scores(
-    requirement: Requirement,
-    legs: Sequence[SweepPoint],
-    predictions: Predictions,
-    thresholds: Thresholds = "any",
-    task: Task = Task.BINARY,
-    positive_label: int = 1,
-    counts: Any = None,
-) -> list[float]:
+def leg_scores(sweep: SweepData, requirement: Requirement, threshold: Thresholds = "any") -> list[float]:
     """How well each leg meets a requirement; the parameters are those of `choose`."""
-    if thresholds == "argmax" or requirement.objective == "break-even":  # which is a question about the ratio
-        return [_score(requirement, OperatingPoint.at_argmax(leg), predictions) for leg in legs]
-    return [best_thresholds([requirement], *predictions(leg), task, positive_label, counts)[0][0] for leg in legs]
+    if threshold == "argmax" or requirement.objective == "break-even":  # which is a question about the ratio
+        return [_score(sweep, requirement, OperatingPoint.at_argmax(leg)) for leg in sweep.points]
+    return [found[0][0] for found in _thresholds_of(sweep, [requirement], sweep.points)]
 
 
 def recorded_choice(requirement: Requirement, point: OperatingPoint, because: str) -> Choice:
@@ -158,32 +139,37 @@ def recorded_choice(requirement: Requirement, point: OperatingPoint, because: st
     return Choice(requirement, point, met, cost=float(requirement.cost(point)) if has_cost else None)
 
 
-def _at_argmax(requirement: Requirement, legs: Sequence[SweepPoint], predictions: Predictions) -> Choice:
-    scores = leg_scores(requirement, legs, predictions, "argmax")
-    point = OperatingPoint.at_argmax(legs[scores.index(max(scores))])
+def _thresholds_of(
+    sweep: SweepData, requirements: Sequence[Requirement], legs: Sequence[SweepPoint]
+) -> list[list[tuple[float, Threshold]]]:
+    """For each leg the score, and the best threshold, of each requirement."""
+    given = sweep.task, sweep.positive_label
+    return [best_thresholds(requirements, *sweep.predictions(leg), *given, counts=sweep.counts) for leg in legs]
+
+
+def _at_argmax(sweep: SweepData, requirement: Requirement, legs: Sequence[SweepPoint]) -> Choice:
+    points = [OperatingPoint.at_argmax(leg) for leg in legs]
+    point = max(points, key=lambda point: _score(sweep, requirement, point))
     everything = {leg.ratio for leg in legs if requirement.bounds and calls_everything_positive(leg)}
-    return replace(_choice(requirement, point, predictions), not_counted=tuple(sorted(everything)))
+    return replace(_choice(sweep, requirement, point), not_counted=tuple(sorted(everything)))
 
 
-def _certified(
-    requirement: Requirement, legs: Sequence[SweepPoint], predictions: Predictions, positive_label: int
-) -> Choice:
+def _certified(sweep: SweepData, requirement: Requirement, legs: Sequence[SweepPoint]) -> Choice:
     """The leg is chosen on some items and its threshold certified on the others, so that the choice is no luck."""
-    part, rest = split_to_certify(len(predictions(legs[0])[1]))
+    part, rest = split_to_certify(len(sweep.predictions(legs[0])[1]))
     of_part = []
     for leg in legs:
-        logits, labels = predictions(leg)
-        of_part += best_thresholds([requirement], logits[part], labels[part], positive_label=positive_label)
+        logits, labels = sweep.predictions(leg)
+        of_part += best_thresholds([requirement], logits[part], labels[part], positive_label=sweep.positive_label)
     best = int(np.argmax([value for value, _ in of_part]))
-    logits, labels = predictions(legs[best])
-    positives, scores = positives_and_scores(logits, labels, Task.BINARY, positive_label)
+    positives, scores = positives_and_scores(*sweep.predictions(legs[best]), Task.BINARY, sweep.positive_label)
     start = starting_threshold(requirement, positives[part], scores[part])
     threshold = certified_threshold(requirement, positives[rest], scores[rest], start)
     if threshold is not None:
-        point = at_threshold(legs[best], logits, labels, threshold, Task.BINARY, positive_label)
+        point = sweep.at_threshold(legs[best], threshold)
         if not calls_everything_positive(point):
             return Choice(requirement, point, met=True)
-    point = at_threshold(legs[best], logits, labels, of_part[best][1], Task.BINARY, positive_label)
+    point = sweep.at_threshold(legs[best], of_part[best][1])
     ((name, _),) = requirement.bounds
     needed, there = items_needed(requirement), int(positives[rest].sum())
     kept = "the two thirds of the evaluation data that are kept for it"
@@ -194,14 +180,14 @@ def _certified(
     return Choice(requirement, point, met=False, why_not=why)
 
 
-def _choice(requirement: Requirement, point: OperatingPoint, predictions: Predictions) -> Choice:
-    score = _score(requirement, point, predictions)
+def _choice(sweep: SweepData, requirement: Requirement, point: OperatingPoint) -> Choice:
+    score = _score(sweep, requirement, point)
     cost = -score if requirement.objective == "cost" else None
     return Choice(requirement, point, not requirement.bounds or score >= 1, cost=cost)
 
 
-def _score(requirement: Requirement, point: OperatingPoint, predictions: Predictions) -> float:
+def _score(sweep: SweepData, requirement: Requirement, point: OperatingPoint) -> float:
     if not requirement.costs:
         return float(requirement.score(point))
-    logits, labels = predictions(point.leg)
+    logits, labels = sweep.predictions(point.leg)
     return -float(requirement.costs_of(logits - np.asarray(point.threshold), labels).mean())

@@ -10,7 +10,7 @@ from ..weighting.task import Task
 from .bootstrap import bootstrap, interval, resampled_sums, resamples
 from .choice import choose
 from .files import Split
-from .operating_point import OperatingPoint, as_vector, at_threshold
+from .operating_point import OperatingPoint, as_vector
 from .ratio_sweep import RatioSweep
 from .requirement import Requirement
 from .thresholds import family_of
@@ -77,11 +77,9 @@ def compare(sweep: RatioSweep, requirement: str | None = None) -> Comparison:
     natural = next((leg for leg in of_seed if np.isclose(leg.ratio, sweep.natural_ratio)), None)
     unweighted = next((leg for leg in of_seed if leg.ratio == 1), None)
     rules = {} if natural is None else {NATURAL: OperatingPoint.at_argmax(natural)}
-    rules[RATIO] = choose(wanted, sweep.points, sweep.predictions, "argmax").point
+    rules[RATIO] = choose(sweep, wanted, "argmax").point
     if unweighted is not None:
-        rules[THRESHOLD] = choose(
-            wanted, [unweighted], sweep.predictions, "any", sweep.task, sweep.positive_label, sweep.counts
-        ).point
+        rules[THRESHOLD] = choose(sweep, wanted, legs=[unweighted]).point
     rules[PAIR] = best.point
     has_test = all(sweep.has_predictions(rule.leg, "test") for rule in rules.values())
     split: Split = "test" if has_test else "evaluation"
@@ -136,7 +134,4 @@ def _decided(sweep: RatioSweep, rule: OperatingPoint, split: Split) -> tuple[np.
 
 def _on(sweep: RatioSweep, rule: OperatingPoint, split: Split) -> OperatingPoint:
     """What a rule gives on a split."""
-    if split == "evaluation":
-        return rule
-    logits, labels = sweep.predictions(rule.leg, split)
-    return at_threshold(rule.leg, logits, labels, rule.threshold, sweep.task, sweep.positive_label)
+    return rule if split == "evaluation" else sweep.at_threshold(rule.leg, rule.threshold, split)

@@ -91,30 +91,13 @@ class OperatingPoint:
         return float(flagged(self))
 
 
-def at_threshold(
-    leg: SweepPoint, logits: np.ndarray, labels: np.ndarray, threshold: Threshold, task: Task, positive_label: int = 1
-) -> OperatingPoint:
-    """What a leg gives at a threshold.
-
-    Parameters
-    ----------
-    leg : SweepPoint
-    logits, labels : arrays as `RatioSweep.predictions` returns them
-    threshold : float or tuple of float
-        See `OperatingPoint`.
-    task : Task
-    positive_label : int, default 1
-    """
-    return at_thresholds([(leg, threshold)], lambda _: (logits, labels), task, positive_label)[0]
-
-
 def at_thresholds(
     rules: Sequence[tuple[SweepPoint, Threshold]],
     predictions: Predictions,
     task: Task,
     positive_label: int = 1,
 ) -> list[OperatingPoint]:
-    """What each of several pairs of a leg and a threshold gives, as `at_threshold`; all are measured on the same resamples.
+    """What each of several pairs of a leg and a threshold gives; all are measured on the same resamples.
 
     Drawing the resamples takes most of the time, and they are drawn once for many pairs.
     """

@@ -14,12 +14,12 @@ from ..errors import InvalidInputError, reason
 from ..weighting.class_weights import ClassWeights
 from ..weighting.task import Task
 from .bootstrap import Intervals, bootstrap, interval
-from .choice import Choice, Thresholds, choose, leg_scores, recorded_choice
+from .choice import Choice, choose, leg_scores, recorded_choice
 from .files import PREDICTIONS_FOLDER, SWEEP_FILE
 from .points import FailedLeg, SweepPoint
 from .record import read_record
 from .requirement import Requirement
-from .sweep_data import SweepData
+from .sweep_data import SweepData, Thresholds
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,11 @@ class RatioSweep(SweepData):
                 f"{wanted.text} {why}, which needs the predictions, and they are not here: write {instead} to compare the "
                 "trained ratios alone."
             )
-        return choose(wanted, self.points, self.predictions, threshold, self.task, self.positive_label, self.counts)
+        return choose(self, wanted, threshold)
 
     def scores(self) -> list[float]:
         """How well each point meets the requirement of the sweep, as `choose` compares them."""
-        asked = self._requirement(), self.points, self.predictions, self.threshold
-        return leg_scores(*asked, self.task, self.positive_label, self.counts)
+        return leg_scores(self, self._requirement(), self.threshold)
 
     def _requirement(self, text: str | None = None) -> Requirement:
         requirement = Requirement.parse(self.requirement if text is None else text)

@@ -3,24 +3,25 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
 from ..errors import InvalidInputError
 from ..weighting.task import Task
-from .choice import Thresholds
 from .files import SWEEP_FILE, Split, is_readable, of_split, read_predictions, write_json
 from .metrics import positives_and_scores
-from .operating_point import OperatingPoint
+from .operating_point import OperatingPoint, Threshold, at_thresholds
 from .points import Count, FailedLeg, Pair, Ratio, SweepPoint, Text, printable
 from .requirement import Requirement
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+Thresholds = Literal["any", "argmax"]
 _Requirement = Annotated[Text, AfterValidator(lambda text: Requirement.parse(text) and text)]
 
 
@@ -186,6 +187,11 @@ class SweepData:
         if not np.isfinite(logits).all():
             raise InvalidInputError(f"{file} has logits that are not finite: restore it, or sweep again.")
         return logits, labels
+
+    def at_threshold(self, leg: SweepPoint, threshold: Threshold, split: Split = "evaluation") -> OperatingPoint:
+        """What a leg gives at a threshold. Raises as `predictions`."""
+        read = partial(self.predictions, split=split)
+        return at_thresholds([(leg, threshold)], read, self.task, self.positive_label)[0]
 
     def positives_and_scores(self, point: SweepPoint) -> tuple[np.ndarray, np.ndarray]:
         """Whether each item is positive, and its log-odds by the leg: bool and float arrays of shape (n_items,).

@@ -14,9 +14,9 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging as hf_logging
 
 from ..errors import InvalidInputError, SweepStoppedError
-from ..results.choice import Thresholds
 from ..results.files import has_no_room
 from ..results.ratio_sweep import RatioSweep
+from ..results.sweep_data import Thresholds
 from ..training.config import changed
 from ..training.threshold import apply_threshold, needed_threshold
 from ..training.trainer import TrainingRunner, WeightedLossTrainer

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from ..results.choice import Thresholds
 from ..results.ratio_sweep import RatioSweep
 from ..results.requirement import Requirement
+from ..results.sweep_data import Thresholds
 from ..training.trainer import WeightedLossTrainer
 from ..weighting.ratios import checked_ratio, ratio_grid, resolved_ratio, unique_ratios
 from .search import RatioSearch
