@@ -39,7 +39,7 @@ def model_card(
     base_model: str | None = None,
     license: str | None = None,
     tags: Sequence[str] = (),
-    language: str | Sequence[str] | None = None,
+    language: str | list[str] | None = None,
 ) -> ModelCard:
     """The model card of a classifier with class weights: how it was weighted and why, its results, and how to use it.
 
@@ -71,7 +71,7 @@ def model_card(
     ]
     is_adapter = hasattr(model, "get_base_model")
     data = ModelCardData(
-        language=language if language is None or isinstance(language, str) else list(language),
+        language=language,
         license=license or None,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag=pipeline_tag,
