@@ -169,13 +169,15 @@ def training_parser(
 
 def _print_main_help(parser: HfArgumentParser, main_flags: Collection[str]) -> None:
     """Print the help of these flags alone, one line each as far as they fit, and exit."""
-    for action in parser._actions:
-        action.option_strings = action.option_strings[:1]  # not the same with hyphens
-        if action.dest not in main_flags:
-            action.help = argparse.SUPPRESS
-        elif not action.default:
-            action.default = argparse.SUPPRESS  # or its help ends in "(default: None)"
-    parser.formatter_class = lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=46, width=119)
+
+    class MainHelp(argparse.ArgumentDefaultsHelpFormatter):
+        def add_argument(self, action: argparse.Action) -> None:
+            if action.dest in main_flags:
+                action.option_strings = action.option_strings[:1]  # without the same flag with hyphens
+                action.default = action.default or argparse.SUPPRESS  # or it ends in "(default: None)"
+                super().add_argument(action)
+
+    parser.formatter_class = lambda prog: MainHelp(prog, max_help_position=46, width=119)
     parser.epilog = "--help-all lists every flag, with all training arguments of transformers."
     parser.print_help()
     sys.exit(0)

@@ -45,10 +45,8 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
         if (limit := limits[split]) is not None and limit < len(part):
             data[split] = part = _sample(part, limit, args.shuffle_seed)
         if len(labels := set(part["label"][:])) < 2:
-            raise InvalidInputError(
-                f"all {split} labels are {part.features['label'].int2str(labels.pop())!r}, and precision and recall need "
-                "examples of another class too: check the label column, or give more examples."
-            )
+            only = part.features["label"].int2str(labels.pop())
+            raise InvalidInputError(f"all {split} labels are {only!r}: give examples of another class too.")
     known = set(data["train"]["text"][:])
     for split, part in data.items():
         texts = part["text"][:]
@@ -83,9 +81,7 @@ def _load_file(split: str, name: str, encoding: str) -> Dataset:
             "--dataset_name."
         )
     if loader is None:
-        raise InvalidInputError(
-            f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them."
-        )
+        raise InvalidInputError(f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one.")
     options: dict[str, Any] = {} if loader == "parquet" else {"encoding": encoding}
     try:
         if loader == "csv":

@@ -16,7 +16,7 @@ from .arguments import DataArguments, ModelArguments, SweepArguments
 from .common import Command, check_training, finish, make_trainer, print_report, training_parser
 from .config_file import CONFIG_FILE, write_config
 
-MAIN_FLAGS = [
+MAIN_FLAGS = [  # those that --help shows
     "output_dir", "positive_label", "learning_rate", "per_device_train_batch_size", "report_to", "push_to_hub",
     "hub_model_id", "config", "model_name_or_path", "dataset_name", "train_file", "validation_file", "test_file",
     "test_size", "text_column_names", "label_column_name", "max_seq_length", "ratios", "quick", "seeds", "epochs_per_ratio",

@@ -67,15 +67,15 @@ def plane_of(sweep: RatioSweep) -> Plane:
         legs.append((point, confusion.recall, confusion.precision, thresholds))
     recall, precision = (np.concatenate([np.empty(0), *(leg[i] for leg in legs)]) for i in (1, 2))
     order = np.lexsort((precision, recall))[::-1]
-    highest = np.maximum.accumulate(precision[order])
-    superior = np.diff(highest, prepend=-1) > 0
-    columns = [column.tolist() for column in sweep.curve("recall", "precision").values()]
-    points = [dict(zip(("ratio", "recall", "precision"), row, strict=True)) for row in zip(*columns, strict=True)]
-    omitted = [ratio for ratio in columns[0] if sweep.predicts_no_positive(ratio)]
+    highest = np.maximum.accumulate(precision[order])  # at this recall or a higher one
+    kept = np.diff(highest, prepend=-1) > 0
+    curve = {name: values.tolist() for name, values in sweep.curve("recall", "precision").items()}
+    points = [dict(zip(curve, row, strict=True)) for row in zip(*curve.values(), strict=True)]
+    omitted = [ratio for ratio in curve["ratio"] if sweep.predicts_no_positive(ratio)]
     argmax = [point for point in points if point["ratio"] not in omitted]
     left, bottom = (min([0.6, *(point[name] for point in argmax)]) - 0.1 for name in ("recall", "precision"))
     names = _names(argmax, sweep.natural_ratio, 1.02 - left, 1.02 - bottom)
-    return Plane(legs, (recall[order][superior], highest[superior]), argmax, names, omitted, left, bottom)
+    return Plane(legs, (recall[order][kept], highest[kept]), argmax, names, omitted, left, bottom)
 
 
 def _names(argmax: list[dict[str, float]], natural: float, width: float, height: float) -> list[dict[str, Any]]:

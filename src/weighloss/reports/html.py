@@ -29,7 +29,8 @@ def write_report(sweep: RatioSweep, output_dir: str | os.PathLike[str], requirem
     chosen pair of ratio and threshold moves with it in both charts and in a sentence. Each answer is that of
     `RatioSweep.choose`, found for all values of the slider when the page is written. Below the charts is what
     `compare_with_threshold` says about the requirement that is shown first, and, where the sweep had test data, the result
-    on them. The page is one file of about 1 MB, which needs no network: it can be sent to who sets the requirement.
+    on them. The page is one file of about 1 MB, which needs no network: it can be sent to who sets the requirement. Returns
+    its path.
 
     Parameters
     ----------
@@ -39,10 +40,6 @@ def write_report(sweep: RatioSweep, output_dir: str | os.PathLike[str], requirem
         Folder of `report.html`, which is created if needed.
     requirement : str, optional
         What the page shows first: see `RatioSweep.choose`; the requirement of the sweep when None.
-
-    Returns
-    -------
-    Path of the file.
 
     Raises
     ------
@@ -107,12 +104,8 @@ def _plane_chart(sweep: RatioSweep) -> dict[str, Any]:
     plane = plane_of(sweep)
     size = max(30, min(300, _CURVE_POINTS // max(1, len(plane.legs))))
     return {
-        "legs": [
-            {"ratio": point.ratio, "seed": point.seed}
-            | _thinned(size, recall=recall, precision=precision, threshold=thresholds)
-            for point, recall, precision, thresholds in plane.legs
-        ],
-        "frontier": _thinned(300, recall=plane.frontier[0], precision=plane.frontier[1]),
+        "legs": [{"ratio": point.ratio, "seed": point.seed} | _thinned(size, *curve) for point, *curve in plane.legs],
+        "frontier": _thinned(300, *plane.frontier),
         "argmax": plane.argmax,
         "names": plane.names,
         "left": max(0.0, plane.left),
@@ -191,15 +184,14 @@ def _answer(sweep: RatioSweep, point: OperatingPoint) -> dict[str, Any]:
     return {name: getattr(point, name) for name in names} | {"text": text}
 
 
-def _thinned(size: int, **curve: np.ndarray) -> dict[str, list[float | None]]:
-    """At most so many points of a curve of recall and precision, at equal distances along it."""
-    recall, precision = curve["recall"], curve["precision"]
-    kept = np.arange(len(recall))
-    if len(recall) > size:
-        steps = np.abs(np.diff(recall, prepend=recall[:1])) + np.abs(np.diff(precision, prepend=precision[:1]))
-        length = np.cumsum(steps)
+def _thinned(size: int, *curve: np.ndarray) -> dict[str, list[float | None]]:
+    """At most so many points of a curve of recall, precision and perhaps thresholds, at equal distances along it."""
+    kept = np.arange(len(curve[0]))
+    if len(kept) > size:
+        length = np.cumsum(sum(np.abs(np.diff(values, prepend=values[:1])) for values in curve[:2]))
         kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], size)))
-    return {name: _numbers(values[kept]) for name, values in curve.items()}
+    names = ("recall", "precision", "threshold")
+    return {name: _numbers(values[kept]) for name, values in zip(names, curve, strict=False)}
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

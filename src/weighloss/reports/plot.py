@@ -57,10 +57,6 @@ def plot_sweep(
     marks : sequence of str
         Weighting schemes to mark on the axis of the first chart, such as `sqrt`: see `RatioSweep.ratio_of`.
 
-    Returns
-    -------
-    dict of str to matplotlib Figure, `precision_recall` and `precision_recall_plane`.
-
     Raises
     ------
     InvalidInputError
