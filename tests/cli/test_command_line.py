@@ -48,7 +48,7 @@ def test_the_help_of_weighloss_names_every_command_and_imports_no_large_library(
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stderr.strip() == "set()"
     for command in COMMANDS:
-        assert f"\n  {command} " in run.stdout
+        assert f"\n    {command} " in run.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -68,7 +68,7 @@ class Command:
         if unknown:
             hint = " (give a flag one value, and quote one with blanks)"
             if unknown[0].startswith("-"):
-                flags = re.findall(r"--\w+", parser.format_help())
+                flags = re.findall(r"--\w+(?![\w-])", parser.format_help())
                 nearest = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
                 hint = f" (did you mean {nearest[0]}?)" if nearest else ""
             parser.error(f"unrecognized arguments: {without_tokens(unknown)}{hint}")

@@ -142,9 +142,8 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
         ) from None
     if isinstance(data, Dataset):
         data = DatasetDict({args.train_split_name: data})
-    splits = {"train": args.train_split_name, "validation": args.validation_split_name, "test": args.test_split_name}
-    if splits["validation"] is None and "validation" in data:
-        splits["validation"] = "validation"
+    validation = args.validation_split_name or ("validation" if "validation" in data else None)
+    splits = {"train": args.train_split_name, "validation": validation, "test": args.test_split_name}
     for split in filter(None, splits.values()):
         if split not in data:
             raise InvalidInputError(f"{name} has no split {split!r}, only {_listed(data)}: give one of them.")
@@ -152,10 +151,12 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
 
 
 def _text_and_label(data: dict[str, Dataset], args: DataArguments) -> DatasetDict:
-    label, train = args.label_column_name, data["train"].features
-    strings = [name for name in train if train[name] in (Value("string"), Value("large_string")) and name != label]
-    given = args.text_column_names
-    texts = strings if given is None else [name.strip() for name in given.split(",")]
+    label, given = args.label_column_name, args.text_column_names
+    if given is not None:
+        texts = [name.strip() for name in given.split(",")]
+    else:
+        strings = (Value("string"), Value("large_string"))
+        texts = [name for name, kind in data["train"].features.items() if kind in strings and name != label]
     for column, flag in ({label: "--label_column_name"} | dict.fromkeys(texts, "--text_column_names")).items():
         for split, part in data.items():
             if column not in part.column_names:
@@ -239,12 +240,10 @@ def _sample(dataset: Dataset, size: int, seed: int) -> Dataset:
 def _stratified_split(dataset: Dataset, size: int | float, seed: int) -> tuple[Dataset, Dataset]:
     # Dataset.train_test_split draws the same rows, but reads the labels one by one: minutes for a million.
     labels = np.array(dataset["label"][:])
-    num_held_out = size if isinstance(size, int) else math.ceil(size * len(labels))
+    num = size if isinstance(size, int) else math.ceil(size * len(labels))
     generator = np.random.default_rng(seed)
     try:
-        splits = stratified_shuffle_split_generate_indices(
-            labels, len(labels) - num_held_out, num_held_out, rng=generator
-        )
+        splits = stratified_shuffle_split_generate_indices(labels, len(labels) - num, num, rng=generator)
         rest, held_out = next(splits)
     except ValueError:
         raise InvalidInputError(

@@ -28,30 +28,15 @@ def band_of(sweep: RatioSweep, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Plane:
-    """What the precision-recall plane of a sweep shows.
+    """What the precision-recall plane of a sweep shows."""
 
-    Attributes
-    ----------
-    legs : list of (SweepPoint, recall, precision, thresholds)
-        Those with predictions on disk, at each of their thresholds; several classes have no numbers for these.
-    frontier : (recall, precision)
-        Of those pairs of ratio and threshold to which no other pair is superior; recall descending.
-    argmax : list of dict
-        `ratio`, `recall` and `precision` of the trained ratios at argmax, without those at `omitted`.
-    names : list of dict
-        The ratios as `text`, at a `recall` and a `precision`, on its left (`side` -1) or its right (1).
-    omitted : list of float
-        Ratios at which nothing is predicted positive.
-    left, bottom : float
-        Where the axes begin.
-    """
-
+    # With predictions on disk; recall, precision and thresholds of each, which for several classes have no numbers.
     legs: list[tuple[SweepPoint, np.ndarray, np.ndarray, np.ndarray]]
-    frontier: tuple[np.ndarray, np.ndarray]
-    argmax: list[dict[str, float]]
-    names: list[dict[str, Any]]
-    omitted: list[float]
-    left: float
+    frontier: tuple[np.ndarray, np.ndarray]  # recall, descending, and precision of pairs to which no other is superior
+    argmax: list[dict[str, float]]  # `ratio`, `recall` and `precision` of the trained ratios, without those omitted
+    names: list[dict[str, Any]]  # the ratios as `text`, on the left (`side` -1) or right (1) of `recall`, `precision`
+    omitted: list[float]  # ratios at which nothing is predicted positive
+    left: float  # where the axes begin
     bottom: float
 
 
