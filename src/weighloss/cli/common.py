@@ -189,8 +189,7 @@ def check_training(args: Any, data_args: DataArguments, given: Collection[str]) 
     at_least_one(args, "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.world_size == 1:
         raise InvalidInputError(
-            f"{os.environ['WORLD_SIZE']} processes were started, but they do not work together without GPUs: add "
-            "--use_cpu True."
+            f"{os.environ['WORLD_SIZE']} processes cannot work together without GPUs: add --use_cpu True."
         )
     if args.max_steps != -1:  # the default
         at_least_one(args, "max_steps")
