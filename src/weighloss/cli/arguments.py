@@ -9,11 +9,6 @@ from typing import Any, Literal
 from ..errors import InvalidInputError
 from .demo_data import demo_model
 
-_ALSO_FOR_DEMO = {
-    "max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples", "test_size", "shuffle_seed",
-    "preprocessing_num_workers",
-}  # fmt: skip
-
 
 def _flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -90,7 +85,8 @@ class DataArguments:
         """
         given = {item.name for item in fields(self) if item.name in given or getattr(self, item.name) != item.default}
         if self.is_demo:
-            wrong = given - _ALSO_FOR_DEMO
+            wrong = {name for name in given if not name.startswith("max_")}
+            wrong -= {"test_size", "shuffle_seed", "preprocessing_num_workers"}
             why = "on the built-in sentences: add --train_file or --dataset_name to use your own data"
         elif self.train_file:
             wrong = {name for name in given if name.startswith("dataset_") or name.endswith("_split_name")}
