@@ -9,11 +9,6 @@ from typing import Any, Literal
 from ..errors import InvalidInputError
 from .demo_data import demo_model
 
-_ALSO_FOR_DEMO = {
-    "max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples", "test_size", "shuffle_seed",
-    "preprocessing_num_workers",
-}  # fmt: skip
-
 
 def _flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -23,9 +18,9 @@ def _flag(default: Any, text: str) -> Any:
 class ModelArguments:
     """Which model to fine-tune; the names are those of transformers' run_classification.py."""
 
-    model_name_or_path: str | None = _flag(
-        None, "Hub id or path of the model. Default: MiniLM-L6, of weighloss[demo]."
-    )
+    _argument_group_name = "model"
+
+    model_name_or_path: str | None = _flag(None, "Hub id or path of the model. Default: that of weighloss[demo].")
     config_name: str | None = _flag(None, "Hub id or path of the config. Default: the model's.")
     tokenizer_name: str | None = _flag(None, "Hub id or path of the tokenizer. Default: the model's.")
     cache_dir: str | None = _flag(None, "Folder that caches models and data from the Hub.")
@@ -47,6 +42,8 @@ class ModelArguments:
 class DataArguments:
     """Which data to use; the names are those of transformers' run_classification.py."""
 
+    _argument_group_name = "data"
+
     dataset_name: str | None = _flag(None, "Hub id or folder of the data set.")
     dataset_config_name: str | None = _flag(None, "Configuration of the data set.")
     dataset_revision: str | None = _flag(None, "Branch, tag or commit of the data set.")
@@ -58,14 +55,10 @@ class DataArguments:
     test_file: str | None = _flag(None, "Held-out data to test the final model on, in one of these formats.")
     encoding: str = _flag("utf-8", "Encoding of the CSV, TSV and JSON files.")
     validation_split_percentage: int = _flag(
-        20, "Percentage of the training data held out if there is no evaluation data."
+        20, "Percentage of training data held out if there is no evaluation data."
     )
-    test_size: float | None = _flag(
-        None, "Share of the training data held out as test data, such as 0.2, if there is no other."
-    )
-    text_column_names: str | None = _flag(
-        None, "Text columns, separated by commas. Default: the only column of strings."
-    )
+    test_size: float | None = _flag(None, "Share of the training data to hold out as test data, such as 0.2.")
+    text_column_names: str | None = _flag(None, "Text columns, separated by commas. Default: the only string column.")
     text_column_delimiter: str = _flag(" ", "String between the joined text columns.")
     label_column_name: str = _flag("label", "Label column.")
     max_seq_length: int = _flag(128, "Maximum number of tokens; longer texts are truncated.")
@@ -92,20 +85,18 @@ class DataArguments:
         """
         given = {item.name for item in fields(self) if item.name in given or getattr(self, item.name) != item.default}
         if self.is_demo:
-            wrong = given - _ALSO_FOR_DEMO
-            why = "has no effect on the built-in sentences: add --train_file or --dataset_name to use your own data"
+            wrong = {name for name in given if not name.startswith("max_")}
+            wrong -= {"test_size", "shuffle_seed", "preprocessing_num_workers"}
+            why = "on the built-in sentences: add --train_file or --dataset_name to use your own data"
         elif self.train_file:
             wrong = {name for name in given if name.startswith("dataset_") or name.endswith("_split_name")}
-            why = "has no effect on files: use --validation_file and --test_file, or leave out --train_file"
+            why = "on files: use --validation_file and --test_file, or leave out --train_file"
         else:
             wrong = given & {"validation_file", "test_file", "encoding"}
-            why = (
-                "has no effect with --dataset_name: use --validation_split_name and --test_split_name, or --train_file"
-            )
+            why = "with --dataset_name: use --validation_split_name and --test_split_name, or --train_file"
         if wrong:
-            raise InvalidInputError(f"--{min(wrong)} {why}.")
-        if not 0 < self.validation_split_percentage < 100:
-            share = self.validation_split_percentage
+            raise InvalidInputError(f"--{min(wrong)} has no effect {why}.")
+        if not 0 < (share := self.validation_split_percentage) < 100:
             raise InvalidInputError(f"--validation_split_percentage must be from 1 to 99, got {share}.")
         if self.test_size is not None and not 0 < self.test_size < 1:
             raise InvalidInputError(f"--test_size must be between 0 and 1, such as 0.2, got {self.test_size}.")
@@ -118,6 +109,8 @@ class DataArguments:
 class SweepArguments:
     """What to sweep over, and how to choose among the legs; a leg is one fine-tune at one ratio with one seed."""
 
+    _argument_group_name = "sweep"
+
     ratios: list[str] | None = _flag(
         None, "Numbers, natural, natural*5, unweighted, sqrt or effective:0.999. Default: a grid."
     )
@@ -128,9 +121,9 @@ class SweepArguments:
     epochs_per_ratio: int = _flag(1, "Number of epochs of each fine-tune.")
     choose: str | None = _flag(
         None,
-        "Requirement that chooses the ratio and the threshold: 'recall>=0.95', 'precision>=0.9 @90%%', 'flagged<=200 per "
-        "10000', 'recall>=0.9 and precision>=0.5', 'cost fp=1 fn=20', f1, f0.5, mcc or break-even. Default: the highest F1 "
-        "of the trained ratios.",
+        "Requirement that chooses ratio and threshold: 'recall>=0.95', 'precision>=0.9 @90%%', 'flagged<=200 per 10000', "
+        "'recall>=0.9 and precision>=0.5', 'cost fp=1 fn=20', f1, f0.5, mcc or break-even. Default: the highest F1 of the "
+        "trained ratios.",
     )
     threshold: Literal["any", "argmax"] = _flag("any", "argmax lets --choose choose among the trained ratios alone.")
     search: bool = _flag(False, "Search for the ratio that meets --choose, instead of a grid.")
@@ -146,9 +139,7 @@ class SweepArguments:
 class PlotArguments:
     """What to draw."""
 
-    metrics: list[str] | None = _flag(
-        None, "More metrics to draw: their names in `evaluate`, or paths of their folders."
-    )
+    metrics: list[str] | None = _flag(None, "More metrics to draw: names in `evaluate`, or paths of their folders.")
     choose: str | None = _flag(None, "Requirement to answer, such as 'recall>=0.95': see `weighloss sweep --help`.")
     marks: list[str] | None = _flag(None, "Weighting schemes to mark: natural, unweighted, sqrt, effective:0.999.")
     output_dir: str | None = _flag(None, "Folder for the charts. Default: the sweep's.")

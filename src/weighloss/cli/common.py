@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
 import re
 import shlex
@@ -23,7 +22,7 @@ from transformers.utils import logging
 
 from ..errors import InvalidInputError, PushError, SweepStoppedError
 from ..reports.text import imbalance, summary, table
-from ..results.files import SWEEP_FILE, has_no_room
+from ..results.files import CLASS_WEIGHTS_FILE, SWEEP_FILE, has_no_room
 from ..results.ratio_sweep import RatioSweep
 from ..sweep.callback import RatioSweepCallback
 from ..training.config import GROUPED
@@ -46,20 +45,21 @@ class Command:
         self.words = list(sys.argv[1:] if argv is None else argv)
         self.given = _flags(self.words)
 
-    def parse(self, make_parser: Callable[[str], HfArgumentParser], help_text: str = "") -> tuple[Any, ...]:
+    def parse(
+        self, make_parser: Callable[[str], HfArgumentParser], main_flags: Collection[str] = ()
+    ) -> tuple[Any, ...]:
         """An instance of each dataclass of the parser, and a namespace of its positional arguments if it has any.
 
-        Flags may also come from the file of `--config`; those on the command line win. With a `help_text`, that is what
-        `--help` prints, and `--help-all` lists every flag.
+        Flags may also come from the file of `--config`; those on the command line win. With `main_flags`, `--help` shows
+        these alone, and `--help-all` every flag.
         """
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        if help_text and {"-h", "--help"} & set(self.words):
-            print(help_text.replace("%(prog)s", self.name))
-            sys.exit(0)
         parser = make_parser(self.name)
+        if main_flags and {"-h", "--help"} & set(self.words):
+            _print_main_help(parser, main_flags)
         try:
-            words = [word if word != "--help-all" else "--help" for word in self._with_config()]
+            words = ["--help" if word == "--help-all" else word for word in self._with_config()]
             *parsed, unknown = parser.parse_args_into_dataclasses(
                 words, return_remaining_strings=True, look_for_args_file=False
             )
@@ -68,25 +68,22 @@ class Command:
         if unknown:
             hint = " (give a flag one value, and quote one with blanks)"
             if unknown[0].startswith("-"):
-                flags = re.findall(r"--\w+", parser.format_help())
+                flags = re.findall(r"--\w+(?![\w-])", parser.format_help())
                 nearest = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
                 hint = f" (did you mean {nearest[0]}?)" if nearest else ""
             parser.error(f"unrecognized arguments: {without_tokens(unknown)}{hint}")
         return tuple(parsed)
 
     def _with_config(self) -> list[str]:
-        """The words, after those of the file of `--config` that are not among them."""
+        """The words, and those of the file of `--config` whose flags are not among them."""
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("--config")
         known, words = parser.parse_known_args(self.words)
         if known.config is None:
             return words
-        from_file, kept, name = words_of(known.config), [], ""
-        for word in from_file:
-            name = word.removeprefix("--").replace("-", "_") if word.startswith("--") else name
-            kept += [word] if name not in self.given else []
+        from_file = words_of(known.config, self.given)
         self.given = (self.given | _flags(from_file)) - {"config"}
-        return [*words, *kept]
+        return [*words, *from_file]
 
     def refuse(self, flags: Collection[str], why: str) -> None:
         """Refuse those of the flags that were given, with the reason why they have no effect and what to do."""
@@ -103,14 +100,14 @@ class Command:
         """
 
         def stop(number: int, frame: Any) -> None:
-            raise _Stopped(number)
+            raise KeyboardInterrupt(number)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         except (InvalidInputError, PushError, SweepStoppedError) as error:
             sys.exit(f"error: {error}")
-        except _Stopped as stopped:
+        except KeyboardInterrupt as stopped:
             again = [*shlex.split(self.name), *self.words]
             if checkpoints_in is not None and (checkpoint := _last_checkpoint(checkpoints_in)):
                 goes_on, again = True, [*again, "--resume_from_checkpoint", str(checkpoint)]
@@ -118,7 +115,7 @@ class Command:
             if int(os.environ.get("RANK", 0)) == 0:
                 what = "resume" if goes_on else "start again"
                 print(f"\nstopped; to {what}, run{launcher} {without_tokens(again)}", file=sys.stderr)
-            sys.exit(128 + stopped.number)
+            sys.exit(128 + next(iter(stopped.args), signal.SIGINT))
         except Exception as error:
             if not has_no_room(error):
                 raise
@@ -134,12 +131,6 @@ def _flags(words: Sequence[str]) -> set[str]:
     return {flag.removeprefix("--").replace("-", "_") for flag in flags}
 
 
-class _Stopped(KeyboardInterrupt):
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 def without_tokens(words: Sequence[str]) -> str:
     """A command to show, with stars in place of what follows a flag that takes a token."""
     return re.sub(r"(--token|--hub[_-]t\w*)([ =])\S+", r"\1\2***", shlex.join(words))
@@ -152,15 +143,18 @@ def _last_checkpoint(folder: str) -> Path | None:
 
 
 def training_parser(
-    prog: str, dataclasses: Sequence[Any], description: str, usage: str, **defaults: Any
+    prog: str, dataclasses: Sequence[Any], description: str, example: str, **defaults: Any
 ) -> HfArgumentParser:
     """Parser of a command that trains a text classifier, with the defaults for that and those of the command."""
     parser = HfArgumentParser(
         dataclasses,
         prog=prog,
-        usage=f"%(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] {usage} [flags]",
+        usage=f"%(prog)s [flags], for example\n\n  %(prog)s {example}",
         description=description,
         allow_abbrev=False,  # so that a flag was given exactly if its name is among the words
+    )
+    parser.add_argument(
+        "--config", default=argparse.SUPPRESS, help="File of flags, YAML or JSON; those on the command line win."
     )
     parser.set_defaults(
         per_device_train_batch_size=16,
@@ -173,21 +167,36 @@ def training_parser(
     return parser
 
 
+def _print_main_help(parser: HfArgumentParser, main_flags: Collection[str]) -> None:
+    """Print the help of these flags alone, one line each as far as they fit, and exit."""
+
+    class MainHelp(argparse.ArgumentDefaultsHelpFormatter):
+        def add_argument(self, action: argparse.Action) -> None:
+            if action.dest in main_flags:
+                action.option_strings = action.option_strings[:1]  # without the same flag with hyphens
+                action.default = action.default or argparse.SUPPRESS  # or it ends in "(default: None)"
+                super().add_argument(action)
+
+    parser.formatter_class = lambda prog: MainHelp(prog, max_help_position=46, width=119)
+    parser.epilog = "--help-all lists every flag, with all training arguments of transformers."
+    parser.print_help()
+    sys.exit(0)
+
+
 def check_training(args: Any, data_args: DataArguments, given: Collection[str]) -> None:
     """Refuse arguments and an output folder that cannot work, before any data is loaded."""
     data_args.check(given)
     at_least_one(args, "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.world_size == 1:
         raise InvalidInputError(
-            f"{os.environ['WORLD_SIZE']} processes were started, but they do not work together without GPUs: add "
-            "--use_cpu True."
+            f"{os.environ['WORLD_SIZE']} processes cannot work together without GPUs: add --use_cpu True."
         )
     if args.max_steps != -1:  # the default
         at_least_one(args, "max_steps")
     folder = Path(args.output_dir)
-    ours = (folder / SWEEP_FILE).exists() or (folder / "class_weights.json").exists()
-    with suppress(OSError, ValueError):
-        ours = ours or "weight_ratio" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    ours = (folder / SWEEP_FILE).exists() or (folder / CLASS_WEIGHTS_FILE).exists()
+    with suppress(OSError):
+        ours = ours or b'"weight_ratio"' in (folder / "config.json").read_bytes()
     names = ("config.json", "README.md", "model.safetensors", "adapter_model.safetensors")
     for file in (folder / name for name in names):
         if file.exists() and not ours:

@@ -16,14 +16,8 @@ CONFIG_FILE = "sweep.yaml"
 _SECRET = {"token", "hub_token"}
 
 
-def words_of(file: str) -> list[str]:
-    """The flags of a file as words of a command line.
-
-    Raises
-    ------
-    InvalidInputError
-        When the file cannot be read or holds something else than names and values.
-    """
+def words_of(file: str, leave_out: Collection[str] = ()) -> list[str]:
+    """The flags of a file as words of a command line, without those to leave out."""
     try:
         text = Path(file).read_text(encoding="utf-8")
         content, as_written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)  # JSON is YAML too
@@ -35,7 +29,8 @@ def words_of(file: str) -> list[str]:
     for name, value in content.items():
         written = as_written.get(str(name), value)  # a class may be called "no"
         values = written if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else written]
-        words += [] if value is None else [f"--{name}", *map(str, values)]
+        if value is not None and str(name).replace("-", "_") not in leave_out:
+            words += [f"--{name}", *map(str, values)]
     return words
 
 

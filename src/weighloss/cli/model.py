@@ -12,13 +12,7 @@ from .demo_data import DEMO_MODEL
 
 
 def load_tokenizer(args: ModelArguments) -> Any:
-    """The model's tokenizer.
-
-    Raises
-    ------
-    InvalidInputError
-        When it cannot be loaded, or has no padding token.
-    """
+    """The model's tokenizer, which must have a padding token."""
     flag = "--tokenizer_name" if args.tokenizer_name else "--model_name_or_path"
     name = args.tokenizer_name or args.name
     tokenizer = _load(AutoTokenizer, name, flag, args)
@@ -33,15 +27,7 @@ def load_tokenizer(args: ModelArguments) -> Any:
 def classifier_init(args: ModelArguments, label_names: Sequence[str]) -> Callable[[], Any]:
     """The Trainer's `model_init`: a sequence classifier of these classes whose head is drawn from the current seed.
 
-    Parameters
-    ----------
-    args : ModelArguments
-    label_names : sequence of str
-        Names of the classes, by id. The saved model answers with them, whatever the loaded one called its classes.
-
-    Returns
-    -------
-    callable without arguments that returns the model, and raises InvalidInputError when it cannot be loaded.
+    The saved model answers with these names, by id, whatever the loaded one called its classes.
     """
     ids = {name: i for i, name in enumerate(label_names)}
     names = dict(enumerate(label_names))

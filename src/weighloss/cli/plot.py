@@ -15,12 +15,8 @@ from .common import Command, make_writable, print_report
 
 def make_parser(prog: str = "weighloss plot") -> HfArgumentParser:
     """Parser of the flags."""
-    parser = HfArgumentParser(
-        PlotArguments,  # type: ignore[arg-type]
-        prog=prog,
-        description="Draw the charts of a finished sweep again, with other metrics if wanted.",
-        allow_abbrev=False,
-    )
+    description = "Draw the charts of a finished sweep again, with other metrics if wanted."
+    parser = HfArgumentParser([PlotArguments], prog=prog, description=description, allow_abbrev=False)  # type: ignore[list-item]
     parser.add_argument("sweep_dir", help="Output folder of a sweep, which holds its sweep.json.")
     return parser
 

@@ -11,12 +11,8 @@ from .common import Command
 
 def make_parser(prog: str = "weighloss push") -> HfArgumentParser:
     """Parser of the flags."""
-    parser = HfArgumentParser(
-        PushArguments,  # type: ignore[arg-type]
-        prog=prog,
-        description="Push an output folder of sweep or train to the Hub, for the first time or after a push that failed.",
-        allow_abbrev=False,
-    )
+    description = "Push an output folder of sweep or train to the Hub, for the first time or after a push that failed."
+    parser = HfArgumentParser([PushArguments], prog=prog, description=description, allow_abbrev=False)  # type: ignore[list-item]
     parser.add_argument("folder", help="Output folder with a model, its card and its sweep.")
     return parser
 

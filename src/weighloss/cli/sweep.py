@@ -16,42 +16,12 @@ from .arguments import DataArguments, ModelArguments, SweepArguments
 from .common import Command, check_training, finish, make_trainer, print_report, training_parser
 from .config_file import CONFIG_FILE, write_config
 
-HELP = """usage: %(prog)s [--train_file FILE --text_column_names COLUMN --positive_label NAME] [flags]
-
-Fine-tune at several weight ratios, show how precision and recall of a class move with its weight in the loss, and keep the
-model that meets your requirement. Without data it uses built-in sentences.
-
-  %(prog)s --train_file spam.csv --text_column_names sms --positive_label spam --quick True --choose "recall>=0.9"
-
-data
-  --train_file FILE            CSV, TSV, JSON, JSON Lines or Parquet
-  --validation_file FILE       evaluation data; a share of the training data when left out
-  --test_file FILE             held-out data, on which nothing is chosen; or --test_size 0.2
-  --text_column_names NAMES    text columns, separated by commas
-  --label_column_name NAME     label column (label)
-  --positive_label NAME        the class whose precision and recall count
-  --dataset_name ID            a data set of the Hub instead of files
-
-model
-  --model_name_or_path ID      Hub id or folder (MiniLM-L6)
-  --max_seq_length N           longer texts are truncated (128)
-  --learning_rate X            (5e-5)
-  --per_device_train_batch_size N  (16)
-
-sweep
-  --choose REQUIREMENT         recall>=0.9, precision>=0.9 @90%, flagged<=200 per 10000, cost fp=1 fn=20, f1, ...
-  --quick True                 three ratios instead of eight
-  --ratios R ...               ratios of your own: numbers, natural, natural*5, unweighted, sqrt
-  --seeds S ...                fine-tune each ratio with each of these seeds
-  --epochs_per_ratio N         (1)
-
-output
-  --output_dir FOLDER          (sweep_output); run the same command again to resume
-  --report_to NAME             tensorboard, wandb, mlflow, trackio: one run for each fine-tune
-  --push_to_hub True           with --hub_model_id user/model
-  --config FILE                flags from a YAML or JSON file; a finished sweep leaves its own, sweep.yaml
-
---help-all lists every flag, with all training arguments of transformers."""
+MAIN_FLAGS = [  # those that --help shows
+    "output_dir", "positive_label", "learning_rate", "per_device_train_batch_size", "report_to", "push_to_hub",
+    "hub_model_id", "config", "model_name_or_path", "dataset_name", "train_file", "validation_file", "test_file",
+    "test_size", "text_column_names", "label_column_name", "max_seq_length", "ratios", "quick", "seeds", "epochs_per_ratio",
+    "choose",
+]  # fmt: skip
 OF_DEMO = {"learning_rate": 1e-4, "per_device_train_batch_size": 8}  # with others some legs learn nothing in one epoch
 QUICK = ["unweighted", "natural", "natural*5"]  # as good as the grid on held-out halves: see benchmarks/NOTES.md
 
@@ -60,11 +30,10 @@ def make_parser(prog: str = "weighloss sweep") -> HfArgumentParser:
     """Parser of the flags."""
     return training_parser(
         prog,
-        (ModelArguments, DataArguments, SweepArguments, WeightedLossConfig),
+        [ModelArguments, DataArguments, SweepArguments, WeightedLossConfig],
         "Fine-tune at several weight ratios, show how precision and recall of a class move with its weight in the loss, "
-        "and keep the model that you choose. The flags follow in this order: model, data, sweep, transformers' training "
-        "arguments, class weights.",
-        "[--ratios R ...]",
+        "and keep the model that you choose. Without data it uses built-in sentences.",
+        '--train_file spam.csv --text_column_names sms --positive_label spam --quick True --choose "recall>=0.9"',
         output_dir="sweep_output",
     )
 
@@ -72,7 +41,7 @@ def make_parser(prog: str = "weighloss sweep") -> HfArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `weighloss sweep` with these words, or the script with those of `sys.argv`."""
     command = Command("sweep", argv)
-    parsed = command.parse(make_parser, HELP)
+    parsed = command.parse(make_parser, MAIN_FLAGS)
     model_args, data_args, sweep_args, args = parsed
     with command.ends_in_one_sentence(goes_on=True):
         callback = make_callback(sweep_args, data_args.name, command)
@@ -85,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer, test = make_trainer(model_args, data_args, args, [callback])
         trainer.accelerator.print(f"Results go to {args.output_dir}. If it is stopped, the same command resumes.")
         if sweep_args.backend == "ray":
-            on_ray = sweep_args.ray_address, sweep_args.cpus_per_trial, sweep_args.gpus_per_trial
-            sweep_on_ray(trainer, callback, *on_ray)
+            resources = sweep_args.cpus_per_trial, sweep_args.gpus_per_trial
+            sweep_on_ray(trainer, callback, sweep_args.ray_address, *resources)
         else:
             trainer.train()
         sweep: Any = callback.sweep  # which train() has set
@@ -104,13 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 def next_steps(output_dir: str, pushed: bool) -> str:
     """The commands that a person would type now."""
     folder = shlex.quote(output_dir)
-    steps = {
-        f"weighloss plot {folder} --choose 'recall>=0.95' --output_dir other": "ask for something else, without training",
-        f"weighloss push {folder} --hub_model_id user/model": "push the model, its card and the sweep to the Hub",
-    }
-    lines = [f"  {command}   # {why}" for command, why in list(steps.items())[: 1 if pushed else 2]]
-    use = f"  pipeline('text-classification', model={output_dir!r})   # from transformers: use the model"
-    return "\n".join(["", "What next?", *lines, use])
+    lines = [
+        "\nWhat next?",
+        f"  weighloss plot {folder} --choose 'recall>=0.95' --output_dir other   # ask something else, without training",
+        f"  weighloss push {folder} --hub_model_id user/model   # push the model, its card and the sweep to the Hub",
+        f"  pipeline('text-classification', model={output_dir!r})   # from transformers: use the model",
+    ]
+    if pushed:
+        del lines[2]
+    return "\n".join(lines)
 
 
 def make_callback(args: SweepArguments, dataset_name: str, command: Command) -> RatioSweepCallback:
@@ -119,8 +90,8 @@ def make_callback(args: SweepArguments, dataset_name: str, command: Command) -> 
     command.refuse(["weight_ratio"], "on a sweep: write --ratios instead")
     command.refuse(["resume_from_checkpoint"], "on a sweep, which resumes by itself in its --output_dir: leave it out")
     if args.search:
-        wrong = ["ratios", "quick", "num_ratios", "ratio_span"]
-        command.refuse(wrong, "with --search, which chooses the ratios: leave one out")
+        of_grid = ["ratios", "quick", "num_ratios", "ratio_span"]
+        command.refuse(of_grid, "with --search, which chooses the ratios: leave one out")
     else:
         command.refuse(["max_legs"], "without --search True: add it, or write --num_ratios instead")
     if args.ratios or args.quick:
@@ -133,13 +104,6 @@ def make_callback(args: SweepArguments, dataset_name: str, command: Command) -> 
         command.refuse(["ray_address", "cpus_per_trial", "gpus_per_trial"], "without --backend ray: add it")
     elif args.search:
         raise InvalidInputError("--search fine-tunes at one ratio after the other: leave out --backend ray.")
-    return RatioSweepCallback(
-        ratios=RatioSearch(max_legs=args.max_legs) if args.search else QUICK if args.quick else args.ratios,
-        seeds=args.seeds,
-        epochs_per_ratio=args.epochs_per_ratio,
-        num_ratios=args.num_ratios,
-        ratio_span=args.ratio_span,
-        choose=args.choose,
-        threshold=args.threshold,
-        dataset_name=dataset_name,
-    )
+    ratios = RatioSearch(max_legs=args.max_legs) if args.search else QUICK if args.quick else args.ratios
+    same = ("seeds", "epochs_per_ratio", "num_ratios", "ratio_span", "choose", "threshold")
+    return RatioSweepCallback(ratios, dataset_name=dataset_name, **{name: getattr(args, name) for name in same})

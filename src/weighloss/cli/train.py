@@ -17,10 +17,9 @@ def make_parser(prog: str = "weighloss train") -> HfArgumentParser:
     """Parser of the flags."""
     return training_parser(
         prog,
-        (ModelArguments, DataArguments, WeightedLossConfig),
-        "Fine-tune once at one weight ratio: the natural one, or one that a sweep showed, for as many epochs as you like. "
-        "The flags follow in this order: model, data, transformers' training arguments, class weights.",
-        "[--weight_ratio R]",
+        [ModelArguments, DataArguments, WeightedLossConfig],
+        "Fine-tune once at one weight ratio: the natural one, or one that a sweep showed, for as many epochs as you like.",
+        "--train_file spam.csv --text_column_names sms --positive_label spam --weight_ratio 7 --num_train_epochs 3",
         output_dir="train_output",
         save_strategy="no",
     )

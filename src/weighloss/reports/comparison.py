@@ -38,7 +38,7 @@ def compare_with_threshold(sweep: RatioSweep, requirement: str | None = None) ->
         lines += [[name + data, *rule_cells(rule, sweep.task)] for name, rule in rules.items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines]
-    return "\n".join(rows + verdict(compared) + misses_on_test(compared))
+    return "\n".join(rows + conclusions(compared))
 
 
 def comparison_of(sweep: RatioSweep, requirement: str | None = None) -> Comparison | None:
@@ -52,46 +52,42 @@ def comparison_of(sweep: RatioSweep, requirement: str | None = None) -> Comparis
 def rule_cells(rule: OperatingPoint, task: Task) -> list[str]:
     """The cells of the columns `COLUMNS`."""
     threshold = "argmax" if rule.is_argmax else rule.threshold_text.split(" ", 2)[2]
-    measured = [_measured(rule, name) for name in COLUMNS[2:4]]
-    return [f"{rule.ratio:.4g}", threshold, *measured, "" if task is Task.MULTICLASS else f"{rule.flagged:.1%}"]
+    flagged = "" if task is Task.MULTICLASS else f"{rule.flagged:.1%}"
+    return [f"{rule.ratio:.4g}", threshold, _measured(rule, "precision"), _measured(rule, "recall"), flagged]
 
 
-def misses_on_test(compared: Comparison) -> list[str]:
-    """For each bound of the requirement that the best pair misses on the test data, a sentence that says so."""
+def conclusions(compared: Comparison) -> list[str]:
+    """Is the best pair better than the threshold alone, and which bounds does it miss on the test data? In sentences."""
+    sentences, wanted = [], compared.requirement
+    if compared.difference is not None and compared.difference_interval is not None:
+        sentences.append(_verdict(compared, compared.difference, *compared.difference_interval))
     if compared.on_test is None:
-        return []
-    pair, wanted = compared.on_test[PAIR], compared.requirement
-    sentences = []
-    for name, bound in wanted.bounds:
-        if wanted.missing(pair)[name] > 0:
-            if name == "flagged":
-                what = f"{pair.flagged:.1%} are flagged, and at most {bound:.1%} are allowed"
-            else:
-                what = f"{name} is {_measured(pair, name)}, and at least {bound:.4g} is required"
-            sentences.append(f"On the test data {what}.")
+        return sentences
+    pair = compared.on_test[PAIR]
+    for name in [name for name, gap in wanted.missing(pair).items() if gap > 0]:
+        bound = dict(wanted.bounds)[name]
+        if name == "flagged":
+            sentences.append(f"On the test data {pair.flagged:.1%} are flagged, and at most {bound:.1%} are allowed.")
+        else:
+            found = _measured(pair, name)
+            sentences.append(f"On the test data {name} is {found}, and at least {bound:.4g} is required.")
     return sentences
 
 
-def _measured(rule: OperatingPoint, name: str) -> str:
-    return with_interval(getattr(rule, name), getattr(rule, f"{name}_interval"))
-
-
-def verdict(compared: Comparison) -> list[str]:
-    """Whether the best pair is better than the threshold alone, in a sentence; none without an unweighted leg."""
-    if compared.difference is None or compared.difference_interval is None:
-        return []
+def _verdict(compared: Comparison, difference: float, low: float, high: float) -> str:
     if compared.rules[PAIR].ratio == compared.rules[THRESHOLD].ratio:
-        return ["The best leg is the unweighted one: here the threshold does all that weighting could do."]
-    low, high = compared.difference_interval
+        return "The best leg is the unweighted one: here the threshold does all that weighting could do."
     is_worth_it = "Weighting is" if low > 0 else "Weighting is not" if high < 0 else "It is open whether weighting is"
     objective = compared.requirement.objective
     same = ""
     if compared.is_matched:
-        bound = compared.requirement.bounds[0][0].replace("flagged", "share flagged")
-        same = f"at the same {bound}, "
+        same = f"at the same {compared.requirement.bounds[0][0].replace('flagged', 'share flagged')}, "
     data = "test data" if compared.on_test else "evaluation data, on which both were chosen"
-    return [
+    return (
         f"{is_worth_it} worth it here: {same}with ratio and threshold the {_OBJECTIVES.get(objective, objective)} is "
-        f"{compared.difference:+.3f} compared with the threshold alone (95% interval {low:+.3f} to {high:+.3f}, on the "
-        f"{data})."
-    ]
+        f"{difference:+.3f} compared with the threshold alone (95% interval {low:+.3f} to {high:+.3f}, on the {data})."
+    )
+
+
+def _measured(rule: OperatingPoint, name: str) -> str:
+    return with_interval(getattr(rule, name), getattr(rule, f"{name}_interval"))

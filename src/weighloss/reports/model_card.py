@@ -20,7 +20,6 @@ from .text import COLUMNS, rows, rule_sentence
 _METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1"}  # accuracy is misleading on imbalanced data
 _TAGS = ["generated_from_trainer", "weighted-loss", "imbalanced-classification"]
 _FRAMEWORKS = ("weighloss", "transformers", "torch", "datasets", "tokenizers")
-_LOAD = "classify = pipeline("
 
 
 def model_card(
@@ -40,41 +39,18 @@ def model_card(
     base_model: str | None = None,
     license: str | None = None,
     tags: Sequence[str] = (),
-    language: str | Sequence[str] | None = None,
+    language: str | list[str] | None = None,
 ) -> ModelCard:
     """The model card of a classifier with class weights: how it was weighted and why, its results, and how to use it.
 
     Names that come from the data are escaped: markdown and HTML show them as they are.
 
-    Parameters
-    ----------
-    name : str
-        Id on the Hub or folder from which the model is loaded: see `renamed`.
-    model : PreTrainedModel
-    class_weights : ClassWeights
-    label_names : sequence of str
-        Names of the classes, by id.
-    because : str
-        Why the weights have this ratio, such as "chosen for recall>=0.95".
-    evaluation, test : mapping, optional
-        `precision`, `recall` and `f1`, perhaps with `precision_interval` and `recall_interval`, on the evaluation data,
-        which the ratio was chosen on, and on held-out data.
-    sweep : RatioSweep, optional
-        The sweep that the ratio was chosen in.
-    chart : str, optional
-        Path of the chart of the sweep in the repository.
-    dataset, dataset_id : str, optional
-        Name of the training data, and its id if it is on the Hub.
-    hyperparameters : mapping of str, optional
-        Values by name; in a sweep those of the leg whose model is kept.
-    base_model : str, optional
-        Id on the Hub of the model that was fine-tuned.
-    license, tags, language : optional
-        See `huggingface_hub.ModelCardData`.
-
-    Returns
-    -------
-    huggingface_hub.ModelCard
+    `name` is the id on the Hub or the folder from which the model is loaded; `label_names` are those of the classes, by
+    id; `because` says why the weights have this ratio, such as "chosen for recall>=0.95". `evaluation` and `test` have
+    `precision`, `recall` and `f1`, perhaps with `precision_interval` and `recall_interval`, on the evaluation data, which
+    the ratio was chosen on, and on held-out data. `chart` is the path of the chart of the sweep in the repository,
+    `dataset_id` and `base_model` are ids on the Hub, and `hyperparameters` are in a sweep those of the leg whose model is
+    kept. See `huggingface_hub.ModelCardData` for the others.
     """
     pipeline_tag = _pipeline_tag(model)
     base_model, dataset_id = _repo_id(base_model), _repo_id(dataset_id)
@@ -95,7 +71,7 @@ def model_card(
     ]
     is_adapter = hasattr(model, "get_base_model")
     data = ModelCardData(
-        language=language if language is None or isinstance(language, str) else list(language),
+        language=language,
         license=license or None,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag=pipeline_tag,
@@ -133,7 +109,7 @@ def model_card(
         columns=COLUMNS,
         sweep_rows=rows(sweep) if sweep is not None else [],
         kept_sentence=escaped(rule_sentence(sweep, kept)) if sweep is not None and kept is not None else "",
-        load_line=f'{_LOAD}"{pipeline_tag}", model="{name}")' if pipeline_tag else "",
+        load_line=f'classify = pipeline("{pipeline_tag}", model="{name}")' if pipeline_tag else "",  # see `renamed`
         has_tokenizer=pipeline_tag in ("text-classification", "token-classification"),
         undo=_undo(class_weights, threshold),
         threshold="" if threshold is None else ", ".join(f"{value:.4g}" for value in threshold),
@@ -149,17 +125,12 @@ def renamed(content: str, name: str) -> str:
     The code that loads the model, the title and the metadata change. Any other card stays as it is, and so does a title
     that was edited.
     """
-    lines = content.split("\n")
-    at = next((i for i, line in enumerate(lines) if line.startswith(_LOAD)), None)
-    parts = [] if at is None else lines[at].split('"')  # up to the task, the task, up to the name, the name, the rest
-    if at is None or len(parts) < 5 or parts[3] == name:
+    code = re.search(r'^classify = pipeline\("[^"\n]*", model="([^"\n]*)"', content, re.M)
+    if code is None or code[1] == name:
         return content
-    title = f"# {escaped(_title(parts[3]))}"
-    parts[3] = name
-    lines[at] = '"'.join(parts)
-    if title in lines:
-        lines[lines.index(title)] = f"# {escaped(_title(name))}"
-    card = ModelCard("\n".join(lines))
+    content = content[: code.start(1)] + name + content[code.end(1) :]
+    before, after = (f"\n# {escaped(_title(name))}\n" for name in (code[1], name))
+    card = ModelCard(content.replace(before, after, 1))
     data = cast(ModelCardData, card.data)
     if data.eval_results:
         data.model_name = _title(name)

@@ -15,7 +15,7 @@ from ..errors import InvalidInputError
 from ..results.choice import Choice
 from ..results.ratio_sweep import RatioSweep
 from ..weighting.task import Task
-from .curves import Plane, bands_of, footnote, missing_ratios, plane_of, short
+from .curves import band_of, footnote, missing_ratios, plane_of, short
 from .text import marked_choice
 
 _STYLE: list[Any] = ["tableau-colorblind10", {"svg.hashsalt": "weighloss", "font.size": 10}]
@@ -57,10 +57,6 @@ def plot_sweep(
     marks : sequence of str
         Weighting schemes to mark on the axis of the first chart, such as `sqrt`: see `RatioSweep.ratio_of`.
 
-    Returns
-    -------
-    dict of str to matplotlib Figure, `precision_recall` and `precision_recall_plane`.
-
     Raises
     ------
     InvalidInputError
@@ -68,10 +64,11 @@ def plot_sweep(
     """
     if not sweep.points:
         raise InvalidInputError("the sweep has no finished leg to draw: let it run.")
+    choice = marked_choice(sweep, requirement)
     with matplotlib.style.context(_STYLE):
         figures = {
-            "precision_recall": _ratio_chart(sweep, other_metrics or {}, requirement, marks),
-            "precision_recall_plane": _plane_chart(sweep, requirement),
+            "precision_recall": _ratio_chart(sweep, other_metrics or {}, choice, marks),
+            "precision_recall_plane": _plane_chart(sweep, choice),
         }
         if output_dir is not None:
             folder = Path(output_dir)
@@ -83,19 +80,17 @@ def plot_sweep(
 
 
 def _ratio_chart(
-    sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray], requirement: str | None, marks: Sequence[str]
+    sweep: RatioSweep, other_metrics: Mapping[str, np.ndarray], choice: Choice | None, marks: Sequence[str]
 ) -> Figure:
     figure = Figure(figsize=(8, 5.4), layout="constrained")
     axes = figure.subplots()
-    curve, bands = sweep.curve("precision", "recall"), bands_of(sweep)
+    curve, missing = sweep.curve("precision", "recall"), missing_ratios(sweep)
     ratios = curve["ratio"]
-    missing = missing_ratios(sweep)
     gaps = np.searchsorted(ratios, missing)  # the lines are broken where a ratio is missing
     for name, style, marker in (("precision", "-", "o"), ("recall", "--", "s")):
         x, y = np.insert(ratios, gaps, missing), np.insert(curve[name], gaps, np.nan)
         (line,) = axes.plot(x, y, linestyle=style, marker=marker, markersize=5, label=name)
-        if name in bands:
-            axes.fill_between(ratios, *bands[name].T, color=line.get_color(), alpha=0.2, linewidth=0)
+        axes.fill_between(ratios, *band_of(sweep, name).T, color=line.get_color(), alpha=0.2, linewidth=0)
     for name, values in other_metrics.items():
         axes.plot(ratios, values, linestyle=":", marker=".", label=_plain(name))
 
@@ -118,7 +113,7 @@ def _ratio_chart(
         value = sweep.at(break_even, "precision")
         label = f"break-even P = R = {value:.3g} at {short(break_even)}"
         axes.plot(break_even, value, "D", markersize=8, zorder=6, label=label, **_HOLLOW)
-    if (choice := marked_choice(sweep, requirement)) is not None:
+    if choice is not None:
         _star(axes, [choice.point.ratio] * 2, [choice.point.precision, choice.point.recall], sweep, choice)
 
     of = {
@@ -131,62 +126,54 @@ def _ratio_chart(
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(ylim=(-0.03, 1.03), ylabel=_plain(", ".join(["precision", "recall", *other_metrics])))
-    _finish(figure, sweep, "Precision and recall against the weight ratio", 3, "95% bootstrap bands" if bands else "")
+    _finish(figure, sweep, "Precision and recall against the weight ratio", 3, footnote(sweep, with_bands=True))
     return figure
 
 
-def _plane_chart(sweep: RatioSweep, requirement: str | None) -> Figure:
+def _plane_chart(sweep: RatioSweep, choice: Choice | None) -> Figure:
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     plane = plane_of(sweep)
-    _threshold_curves(axes, plane)
-    recall, precision, _ = plane.argmax.values()
-    axes.plot(recall, precision, "o", color=_FIRST_COLOUR, markersize=6, label="reweighting, one point per $w_r$")
-    choice = marked_choice(sweep, requirement)
+    others: dict[str, Any] = {"color": "0.75", "linewidth": 0.7, "label": "the other legs, over all thresholds"}
+    unweighted = {"color": "black", "linewidth": 1, "label": "the unweighted leg, over all thresholds"}
+    if plane.legs:
+        for leg, recall, precision, _ in sorted(plane.legs, key=lambda leg: leg[0].ratio == 1):
+            style = unweighted if leg.ratio == 1 else others
+            axes.plot(recall, precision, **style)
+            style["label"] = None  # the legend has one line for all of them
+        label = "frontier of all ratios and thresholds"
+        axes.step(*plane.frontier, where="post", color=_SECOND_COLOUR, linewidth=1.6, linestyle="--", label=label)
+    else:
+        axes.plot([], [], " ", label="no predictions on disk, so no curves over the thresholds")
+    x, y = ([point[name] for point in plane.argmax] for name in ("recall", "precision"))
+    axes.plot(x, y, "o", color=_FIRST_COLOUR, markersize=6, label="reweighting, one point per $w_r$")
     if choice is not None and choice.point.tp + choice.point.fp:
         point = choice.point
         _star(axes, [point.recall], [point.precision], sweep, choice)
         if point.recall_interval and point.precision_interval:
             axes.plot(point.recall_interval, [point.precision] * 2, color="black", linewidth=1, zorder=6)
             axes.plot([point.recall] * 2, point.precision_interval, color="black", linewidth=1, zorder=6)
-    if len(plane.omitted):
-        omitted = ", ".join(map(short, plane.omitted))
-        axes.plot([], [], " ", label=f"nothing predicted positive at {omitted}")
-    for x, y, text, side in plane.names(sweep.natural_ratio):
-        align = "left" if side > 0 else "right"
-        axes.annotate(text, (x, y), (7 * side, -9), textcoords="offset points", fontsize=8, ha=align)
+    if plane.omitted:
+        axes.plot([], [], " ", label=f"nothing predicted positive at {', '.join(map(short, plane.omitted))}")
+    for name in plane.names:
+        at = name["recall"], name["precision"]
+        align = "left" if name["side"] > 0 else "right"
+        axes.annotate(name["text"], at, (7 * name["side"], -9), textcoords="offset points", fontsize=8, ha=align)
     axes.set(xlabel="recall", ylabel="precision", xlim=(plane.left, 1.02), ylim=(plane.bottom, 1.02))
-    _finish(figure, sweep, "Reweighting, the threshold, and both", 2)
+    _finish(figure, sweep, "Reweighting, the threshold, and both", 2, footnote(sweep))
     return figure
 
 
-def _threshold_curves(axes: Any, plane: Plane) -> None:
-    """Each leg over all thresholds, the unweighted one in black, and the frontier of all pairs."""
-    if not plane.legs:
-        axes.plot([], [], " ", label="no predictions on disk, so no curves over the thresholds")
-        return
-    for point, recall, precision, _ in sorted(plane.legs, key=lambda leg: leg[0].ratio == 1):
-        style: dict[str, Any] = {"color": "0.75", "linewidth": 0.7, "label": "the other legs, over all thresholds"}
-        if point.ratio == 1:
-            style = {"color": "black", "linewidth": 1, "label": "the unweighted leg, over all thresholds"}
-        if style["label"] in axes.get_legend_handles_labels()[1]:
-            del style["label"]
-        axes.plot(recall, precision, **style)
-    style = {"color": _SECOND_COLOUR, "linewidth": 1.6, "linestyle": "--"}
-    axes.step(*plane.frontier, where="post", label="frontier of all ratios and thresholds", **style)
-
-
 def _star(axes: Any, x: Sequence[float], y: Sequence[float], sweep: RatioSweep, choice: Choice) -> None:
-    seed = f", seed {choice.point.seed}" if len(sweep.seeds) > 1 else ""
-    label = (
-        f"{choice.because}: $w_r$\u00a0=\u00a0{short(choice.point.ratio)}{seed}"  # spaces at which no line is broken
-    )
-    if not choice.point.is_argmax:
-        label += f", {choice.point.threshold_text}"
+    # With spaces at which the legend breaks no line.
+    ratio = f"$w_r$ = {short(choice.point.ratio)}".replace(" ", "\N{NO-BREAK SPACE}")
+    label = f"{choice.because}: {ratio}"
+    label += f", seed {choice.point.seed}" if len(sweep.seeds) > 1 else ""
+    label += "" if choice.point.is_argmax else f", {choice.point.threshold_text}"
     axes.plot(x, y, "*", color="black", markersize=12, zorder=7, label=label)
 
 
-def _finish(figure: Figure, sweep: RatioSweep, title: str, columns: int, bands: str = "") -> None:
+def _finish(figure: Figure, sweep: RatioSweep, title: str, columns: int, note: str) -> None:
     """Title, legend above the axes, where it covers nothing, and footnote."""
     of = {
         Task.BINARY: f"“{sweep.positive_name}”",
@@ -199,8 +186,8 @@ def _finish(figure: Figure, sweep: RatioSweep, title: str, columns: int, bands: 
     legend = axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_text(textwrap.fill(text.get_text(), 100 // columns))
-    note = _plain(textwrap.fill(footnote(sweep, bands), int(16 * figure.get_figwidth())))
-    figure.supxlabel(note, fontsize=8, color=_GREY)
+    note = textwrap.fill(note, int(16 * figure.get_figwidth()))
+    figure.supxlabel(_plain(note), fontsize=8, color=_GREY)
 
 
 def _plain(text: str) -> str:

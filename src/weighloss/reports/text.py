@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 import numpy as np
 from scipy.special import expit
@@ -31,51 +30,40 @@ def imbalance(class_weights: ClassWeights, label_names: Sequence[str]) -> str:
     >>> imbalance(ClassWeights.from_counts([8800, 1200]), ["ham", "spam"])
     'Training labels: 8,800 ham, 1,200 spam. Natural weight ratio: 7.333. Precision and recall are those of spam.'
     """
-    counts, natural = class_weights.counts, f"{class_weights.natural_ratio:.4g}"
-    label_names = [printable(name) for name in label_names]
+    natural = f"{class_weights.natural_ratio:.4g}"
+    names = [printable(name) for name in label_names]
+    labels = zip(names, class_weights.counts, strict=True)
     if class_weights.task is Task.MULTILABEL:
-        shares = ", ".join(f"{n[1]:,} of {n.sum():,} {name}" for name, n in zip(label_names, counts, strict=True))
+        shares = ", ".join(f"{n[1]:,} of {n.sum():,} {name}" for name, n in labels)
         return f"Training labels: {shares}. Natural weight ratio of the most imbalanced: {natural}."
-    named = ", ".join(f"{count:,} {name}" for name, count in zip(label_names, counts, strict=True))
-    text = f"Training labels: {named}. Natural weight ratio: {natural}."
+    text = f"Training labels: {', '.join(f'{n:,} {name}' for name, n in labels)}. Natural weight ratio: {natural}."
     if class_weights.task is Task.BINARY:
-        positive, other = (label_names[i] for i in (class_weights.positive_label, 1 - class_weights.positive_label))
-        text += f" Precision and recall are those of {positive}."
+        other = names[1 - class_weights.positive_label]
+        text += f" Precision and recall are those of {names[class_weights.positive_label]}."
         if class_weights.natural_ratio < 1:
             text += f" That is the larger class: to look for {other}, write --positive_label {other}."
     return text
 
 
 def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
-    """The results of a sweep in plain words.
+    """The results of a sweep in plain words, one line for each statement.
 
     Says what the natural ratio and the chosen one mean, where the break-even is, which legs failed or are missing, and
-    compares the chosen leg with a threshold (see `compare_with_threshold`).
-
-    Parameters
-    ----------
-    sweep : RatioSweep
-    requirement : str, optional
-        See `RatioSweep.choose`; the requirement of the sweep when None.
-
-    Returns
-    -------
-    str, one line for each statement.
+    compares the chosen leg with a threshold (see `compare_with_threshold`). The `requirement` is one of
+    `RatioSweep.choose`; that of the sweep when None.
     """
     lines = [f"Failed. At w_r = {leg.ratio:.4g} with seed {leg.seed}: {leg.reason}." for leg in sweep.failed]
     if len(sweep.done) < len(sweep.legs):
-        lines.append(
-            f"Unfinished. {len(sweep.done)} of {len(sweep.legs)} legs are done: run the sweep again for the others."
-        )
+        done = f"{len(sweep.done)} of {len(sweep.legs)} legs are done"
+        lines.append(f"Unfinished. {done}: run the sweep again for the others.")
     if not sweep.points:
         return "\n".join(lines)
-    natural = next((ratio for ratio in sweep.by_ratio() if np.isclose(ratio, sweep.natural_ratio)), None)
-    lines += [] if natural is None else [f"Natural ratio. {sentence(sweep, natural)}"]
+    natural = [ratio for ratio in sweep.by_ratio() if np.isclose(ratio, sweep.natural_ratio)]
+    lines += [f"Natural ratio. {sentence(sweep, ratio)}" for ratio in natural[:1]]
     if (choice := marked_choice(sweep, requirement)) is not None:
         because = choice.because[0].upper() + choice.because[1:]
-        lines.append(
-            f"{because}. {rule_sentence(sweep, choice.point)}{f' But {choice.why_not}.' if choice.why_not else ''}"
-        )
+        but = f" But {choice.why_not}." if choice.why_not else ""
+        lines.append(f"{because}. {rule_sentence(sweep, choice.point)}{but}")
     if choice is None or not _has_learned(sweep):
         name = sweep.positive_name if sweep.task is Task.BINARY else "label"
         found = any(point.tp for point in sweep.points)
@@ -86,8 +74,7 @@ def summary(sweep: RatioSweep, requirement: str | None = None) -> str:
             f"Short legs. Each had {steps} optimizer steps: where the curves jump, train longer (epochs_per_ratio), with a "
             "higher learning rate or with smaller batches."
         )
-    break_even = sweep.break_even()
-    if break_even is None:
+    if (break_even := sweep.break_even()) is None:
         lines.append("The curves of precision and recall do not cross: no break-even.")
     else:
         value, ends = sweep.at(break_even, "precision"), sweep.break_even_interval()
@@ -104,9 +91,9 @@ def table(sweep: RatioSweep, requirement: str | None = None) -> str:
     """The sweep as a table with one row for each ratio: w_r, its multiple of the natural ratio, metrics and counts.
 
     1/(1 + w_r) is the threshold on the probability of the unweighted model that does the same in theory (Elkan 2001).
-    Marks show the natural ratio, the choice (see `marked_choice`) and the leg whose model is kept. The interpolated
-    break-even has a row, and so has a ratio whose legs all failed. With several seeds the numbers are means: see
-    `RatioSweep.curve`.
+    Marks show the natural ratio, the choice and the leg whose model is kept. The interpolated break-even has a row, and so
+    has a ratio whose legs all failed. With several seeds the numbers are means: see `RatioSweep.curve`. With one seed,
+    precision and recall have their 95% bootstrap intervals.
     """
     cells = rows(sweep, requirement)
     width = max([9, *(len(row[3]) for row in cells)])
@@ -115,13 +102,12 @@ def table(sweep: RatioSweep, requirement: str | None = None) -> str:
 
 
 def rows(sweep: RatioSweep, requirement: str | None = None) -> list[list[str]]:
-    """The cells of `table`: in each row ten numbers and the marks.
-
-    Precision and recall have their 95% bootstrap intervals where there is one seed.
-    """
+    """The cells of `table`: in each row ten numbers and the marks."""
     break_even, kept, choice = sweep.break_even(), sweep.kept_point, marked_choice(sweep, requirement)
     curve = sweep.curve("precision", "recall", "f1", *_COUNTS)
-    cells = {}
+    cells = {leg.ratio: [""] * 7 + ["failed"] for leg in sweep.failed}
+    if break_even is not None:
+        cells[break_even] = [f"{sweep.at(break_even, 'precision'):.3f}"] * 3 + [""] * 4 + ["break-even (interpolated)"]
     for i, (ratio, points) in enumerate(sweep.by_ratio().items()):
         marks = {
             "natural": np.isclose(ratio, sweep.natural_ratio),
@@ -131,21 +117,16 @@ def rows(sweep: RatioSweep, requirement: str | None = None) -> list[list[str]]:
             "nothing predicted positive": sweep.predicts_no_positive(ratio),
             "model kept": kept is not None and ratio == kept.ratio,
         }
-        numbers = _numbers(
-            {name: values[i] for name, values in curve.items()}, points if len(sweep.seeds) == 1 else ()
-        )
+        numbers = _numbers({name: values[i] for name, values in curve.items()}, points[0], len(sweep.seeds) == 1)
         cells[ratio] = [*numbers, ", ".join(mark for mark, holds in marks.items() if holds)]
-    if break_even is not None and break_even not in cells:
-        cells[break_even] = [f"{sweep.at(break_even, 'precision'):.3f}"] * 3 + [""] * 4 + ["break-even (interpolated)"]
-    for leg in sweep.failed:
-        cells.setdefault(leg.ratio, [""] * 7 + ["failed"])
-    thresholds = {r: f"{1 / (1 + r):.3g}" if sweep.task is Task.BINARY else "" for r in cells}
-    found = [[f"{r:.4g}", f"{r / sweep.natural_ratio:.3g}", thresholds[r], *cells[r]] for r in sorted(cells)]
+    table = []
+    for ratio in sorted(cells):
+        threshold = f"{1 / (1 + ratio):.3g}" if sweep.task is Task.BINARY else ""
+        table.append([f"{ratio:.4g}", f"{ratio / sweep.natural_ratio:.3g}", threshold, *cells[ratio]])
     if choice is not None and not choice.point.is_argmax:
-        rule = choice.point
-        mark = f"{choice.because}, {rule.threshold_text}"
-        found.append([f"{rule.ratio:.4g}", "", "", *_numbers(vars(rule), [rule]), mark])
-    return found
+        rule, mark = choice.point, f"{choice.because}, {choice.point.threshold_text}"
+        table.append([f"{rule.ratio:.4g}", "", "", *_numbers(vars(rule), rule), mark])
+    return table
 
 
 def sentence(sweep: RatioSweep, ratio: float) -> str:
@@ -156,13 +137,12 @@ def sentence(sweep: RatioSweep, ratio: float) -> str:
     InvalidInputError
         When the sweep has no finished leg at that ratio, compared with the digits that `table` prints.
     """
-    ratio = next((known for known in sweep.by_ratio() if math.isclose(ratio, known, rel_tol=1e-3)), ratio)
-    if ratio not in sweep.by_ratio():
-        known = ", ".join(f"{known:.4g}" for known in sweep.by_ratio())
+    curve = sweep.curve("precision", "recall")
+    found = np.flatnonzero(np.isclose(curve["ratio"], ratio, rtol=1e-3, atol=0))
+    if not len(found):
+        known = ", ".join(f"{known:.4g}" for known in curve["ratio"])
         raise InvalidInputError(f"the sweep has no leg at w_r = {ratio}: write one of {known}.")
-    precision, recall = (
-        fmean(getattr(point, metric) for point in sweep.by_ratio(metric)[ratio]) for metric in ("precision", "recall")
-    )
+    ratio, precision, recall = (column[found[0]].item() for column in curve.values())
     return f"At w_r = {ratio:.4g}: {of_100(sweep, precision, recall, sweep.predicts_no_positive(ratio))}."
 
 
@@ -206,19 +186,10 @@ def of_100(sweep: RatioSweep, precision: float, recall: float, flags_nothing: bo
 
 
 def marked_choice(sweep: RatioSweep, requirement: str | None = None) -> Choice | None:
-    """The choice to mark in tables and charts.
+    """The choice to mark in tables and charts, for a requirement or that of the sweep.
 
-    Parameters
-    ----------
-    sweep : RatioSweep
-    requirement : str, optional
-        See `RatioSweep.choose`; the requirement of the sweep when None. Without predictions on disk, it is asked of the
-        trained ratios alone.
-
-    Returns
-    -------
-    Choice or None
-        None where the choice finds nothing, or calls everything positive, or leaves legs at argmax of which all do.
+    Without predictions on disk, the requirement is asked of the trained ratios alone. None where the choice finds nothing,
+    or calls everything positive, or leaves legs at argmax of which all do.
     """
     if not sweep.points:
         return None
@@ -239,12 +210,11 @@ def _is_useless(point: SweepPoint | OperatingPoint) -> bool:
     return point.tp == 0 or bool(calls_everything_positive(point))
 
 
-def _numbers(values: Mapping[str, float], legs: Sequence[SweepPoint | OperatingPoint]) -> list[str]:
-    """Precision, recall, F1 and the counts as cells of `table`, with the intervals of the leg if it is one."""
+def _numbers(values: Mapping[str, float], leg: SweepPoint | OperatingPoint, has_intervals: bool = True) -> list[str]:
+    """Precision, recall, F1 and the counts as cells of `table`, with the intervals of a leg if it has some."""
     cells = [f"{values[name]:.3f}" for name in ("precision", "recall", "f1")]
-    for leg in legs:
-        for i, ends in enumerate((leg.precision_interval, leg.recall_interval)):
-            cells[i] += " {:.3f}-{:.3f}".format(*ends) if ends else ""
+    for i, ends in enumerate((leg.precision_interval, leg.recall_interval)):
+        cells[i] += " {:.3f}-{:.3f}".format(*ends) if ends and has_intervals else ""
     return cells + [f"{values[name]:.1f}".removesuffix(".0") for name in _COUNTS]
 
 
