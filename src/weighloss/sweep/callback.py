@@ -30,9 +30,6 @@ from .trackers import grouped_runs
 
 logger = logging.getLogger(__name__)
 
-_SET_BY_THE_SWEEP = (
-    "num_train_epochs", "output_dir", "per_device_train_batch_size", "run_name", "seed", "weight_ratio",
-)  # fmt: skip
 _T = TypeVar("_T")
 
 
@@ -57,9 +54,7 @@ class RatioSweepCallback(TrainingRunner):
         One fine-tune per ratio with each; `[args.seed]` when None. A seed decides the order of the data and dropout and,
         for a trainer with `model_init`, the initial weights of the head.
     epochs_per_ratio : int, default 1
-    num_ratios : int, default 7
-        As for `ratio_grid`.
-    ratio_span : float, default 10
+    num_ratios, ratio_span : int, default 7, and float, default 10
         As for `ratio_grid`.
     choose : str, optional
         Requirement that chooses the leg, and its threshold, whose model the trainer holds at the end: see
@@ -67,8 +62,7 @@ class RatioSweepCallback(TrainingRunner):
     threshold : {"any", "argmax"}, default "any"
         "argmax" lets `choose` choose among the trained ratios alone, so that the model decides as it was trained.
     test_dataset : Dataset, optional
-        Held-out data on which each leg is measured too. Nothing is chosen on it; `reports.compare_with_threshold` has the
-        results.
+        Held-out data on which each leg is measured too, for `reports.compare_with_threshold`. Nothing is chosen on it.
     output_dir : path, optional
         Output folder of the sweep; `args.output_dir` when None.
     dataset_name : str, optional
@@ -86,8 +80,7 @@ class RatioSweepCallback(TrainingRunner):
     Raises
     ------
     InvalidInputError
-        When a parameter is not valid; from `train()`, before anything is trained, when the sweep cannot be run or its legs
-        could not be compared.
+        When a parameter is not valid; from `train()`, before anything is trained, when the sweep cannot be run.
     """
 
     def __init__(
@@ -119,12 +112,8 @@ class RatioSweepCallback(TrainingRunner):
         started = time.perf_counter()
         with sweeping(self, trainer, resume_from_checkpoint, trial) as output:
             initial = InitialState(trainer)
-            given = {name: getattr(trainer.args, name, None) for name in _SET_BY_THE_SWEEP}  # come back at the end
-            with (
-                changed(trainer.args, **given, push_to_hub=False),
-                grouped_runs(trainer.callback_handler.callbacks, output.folder.name),
-                _no_bars_for_files(),
-            ):
+            runs = grouped_runs(trainer.callback_handler.callbacks, output.folder.name)
+            with changed(trainer.args, push_to_hub=False), runs:
                 try:
                     steps, losses = self._run_legs(trainer, output, initial)
                 except BaseException as error:
@@ -160,7 +149,7 @@ def sweeping(
 ) -> Iterator[SweepOutput]:
     """Lock the output folder of a sweep while its legs run; at their end let the trainer hold the chosen model."""
     planned = callback.settings.planned_sweep(trainer, resume_from_checkpoint, trial)
-    with ExitStack() as stack:
+    with ExitStack() as stack, _no_bars_for_files():
         output = on_main_process(trainer, _open_output, stack, callback.settings, planned)
         callback.sweep = output.sweep
         yield output
@@ -190,25 +179,24 @@ def _hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> 
     assert folder is not None
     trainer.optimizer, trainer.lr_scheduler = trainer.given_optimizers  # those of the last leg only take memory
     trainer.accelerator.free_memory()
-    with _no_bars_for_files():
-        model, saved = load_weights(trainer, folder), saved_weighting(folder).get("threshold")
-        trainer.accelerator.wait_for_everyone()  # before a process writes what another one reads
-        trainer.args.weight_ratio = rule.ratio
-        trainer.record_class_weights()
-        threshold = threshold_vector(model, rule.threshold)
-        if threshold.any():
-            try:
-                last_bias(model)
-            except InvalidInputError as error:
-                logger.warning("%s", error)
-                threshold[:] = 0
-        if folder == output.folder and np.any(threshold != (saved or 0)):
-            folder = leg.model_folder
-            trainer.save_without_pushing(str(folder))  # a kill may leave half of the model in the output folder
-        apply_threshold(model, threshold.tolist())
-        if folder != output.folder:
-            trainer.save_without_pushing(str(output.folder))
-        trainer.accelerator.wait_for_everyone()
+    model, saved = load_weights(trainer, folder), saved_weighting(folder).get("threshold")
+    trainer.accelerator.wait_for_everyone()  # before a process writes what another one reads
+    trainer.args.weight_ratio = rule.ratio
+    trainer.record_class_weights()
+    threshold = threshold_vector(model, rule.threshold)
+    if threshold.any():
+        try:
+            last_bias(model)
+        except InvalidInputError as error:
+            logger.warning("%s", error)
+            threshold[:] = 0
+    if folder == output.folder and np.any(threshold != (saved or 0)):
+        folder = leg.model_folder
+        trainer.save_without_pushing(str(folder))  # a kill may leave half of the model in the output folder
+    apply_threshold(model, threshold.tolist())
+    if folder != output.folder:
+        trainer.save_without_pushing(str(output.folder))
+    trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         try:
             from ..reports.html import write_report

@@ -82,8 +82,8 @@ class InitialState:
     def __init__(self, trainer: WeightedLossTrainer) -> None:
         self._trainer = trainer
         self.batch_size = trainer.args.train_batch_size  # until the batch-size finder finds a smaller one
-        self._tensors: dict[str, torch.Tensor] | None = None
         self._trained = {name: p.requires_grad for name, p in trainer.model.named_parameters()}
+        self._tensors = None
         if trainer.model_init is None:
             self._tensors = {name: t.detach().to("cpu", copy=True) for name, t in _tensors(trainer.model)}
         self._states = [
@@ -117,18 +117,23 @@ class InitialState:
 def run_leg(trainer: WeightedLossTrainer, leg: Leg, settings: SweepSettings, initial: InitialState) -> FinishedLeg:
     """Run one leg: one call of the base `Trainer.train()` from the initial state, then its evaluation.
 
-    Resumes from the leg's own last checkpoint if there is one. The trainer then holds the model of the leg; `trainer.args`
-    has its ratio and seed.
+    Resumes from the leg's own last checkpoint if there is one. The trainer then holds the model of the leg.
     """
     args: Any = trainer.args
-    args.weight_ratio, args.seed = leg.ratio, leg.seed
-    args.num_train_epochs, args.output_dir = settings.epochs_per_ratio, str(leg.folder)
+    of_leg = {
+        "weight_ratio": leg.ratio,
+        "seed": leg.seed,
+        "num_train_epochs": settings.epochs_per_ratio,
+        "output_dir": str(leg.folder),
+        "run_name": f"{args.run_name or leg.sweep_folder.name}/{leg.name}",
+    }
     started = time.perf_counter()
     while True:
-        initial.restore()
-        enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
-        checkpoint = last_checkpoint(leg.folder, trainer)
-        with _callbacks_of_leg(trainer, leg, settings) as evaluation:
+        of_leg["per_device_train_batch_size"] = initial.batch_size // max(1, args.n_gpu)
+        with changed(args, **of_leg), _callbacks_of_leg(trainer, leg, settings) as evaluation:
+            initial.restore()
+            enable_full_determinism(leg.seed) if args.full_determinism else set_seed(leg.seed)
+            checkpoint = last_checkpoint(leg.folder, trainer)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.state.global_step == 0:
             raise InvalidInputError(
@@ -139,7 +144,6 @@ def run_leg(trainer: WeightedLossTrainer, leg: Leg, settings: SweepSettings, ini
             break
         # The batch-size finder has shortened the batches: this leg once more, with them from its start like the others.
         initial.batch_size = trainer.state.train_batch_size
-        args.per_device_train_batch_size = initial.batch_size // max(1, args.n_gpu)
         remove_checkpoints(leg.folder)
     found_size = initial.batch_size if args.auto_find_batch_size else None
     return evaluation.finished_leg(time.perf_counter() - started, found_size)
@@ -219,16 +223,14 @@ class _BarOnly(ProgressCallback):
 @contextmanager
 def _callbacks_of_leg(trainer: WeightedLossTrainer, leg: Leg, settings: SweepSettings) -> Iterator[_Evaluation]:
     """Give the trainer the callbacks of a stand-alone run: trackers that start a run of their own, and no sweep."""
-    args, before = trainer.args, trainer.callback_handler.callbacks
-    evaluation = _Evaluation(trainer, leg, settings)
+    handler, evaluation, stopped = trainer.callback_handler, _Evaluation(trainer, leg, settings), True
     callbacks: list[TrainerCallback] = [evaluation]  # first, before the trackers end their runs
-    for callback in with_new_trackers(before, args.report_to, leg.sweep_folder, leg.name):
+    for callback in with_new_trackers(handler.callbacks, trainer.args.report_to, leg.sweep_folder, leg.name):
         if type(callback) is ProgressCallback:
             callback = _BarOnly()
         if not isinstance(callback, TrainingRunner) and type(callback) is not PrinterCallback:
             callbacks.append(callback)
-    run_name, stopped = f"{args.run_name or leg.sweep_folder.name}/{leg.name}", True
-    with changed(trainer.callback_handler, callbacks=callbacks), changed(args, run_name=run_name):
+    with changed(handler, callbacks=callbacks):
         try:
             yield evaluation
             stopped = False

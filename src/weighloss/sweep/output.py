@@ -50,7 +50,7 @@ class SweepOutput:
             return self.again
         ratios, seed = [point.ratio for point in sweep.points], sweep.seeds[0]
         ratio = search.next_ratio(ratios, sweep.scores(), sweep.natural_ratio)
-        if ratio is None or (ratio, seed) in sweep.done or len(sweep.done) >= search.max_legs:
+        if ratio is None or (ratio, seed) in sweep.done:  # done, but without a result: that leg has failed
             return []
         self.sweep = replace(sweep, ratios=sorted({*sweep.ratios, ratio}))
         return [self._leg(len(sweep.done), ratio, seed)]

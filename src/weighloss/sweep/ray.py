@@ -53,17 +53,12 @@ def sweep_on_ray(
     cpus_per_trial : int, default 1
         Number of CPUs, and of threads, of each leg.
     gpus_per_trial : float, default 0
-        Number of GPUs of each leg.
-
-    Returns
-    -------
-    RatioSweep
 
     Raises
     ------
     InvalidInputError
-        As `trainer.train()`, and when Ray is not installed, the cluster cannot be reached or is too small, the ratios are
-        searched for one after the other, or the trainer has no `model_init`.
+        As `trainer.train()`, and when Ray is not installed, the cluster cannot be reached or is too small, the callback has
+        a `RatioSearch`, or the trainer has no `model_init`.
     SweepStoppedError
         When some legs did not finish; the others are kept.
     """

@@ -162,15 +162,11 @@ def _has_its_predictions(sweep: RatioSweep, point: SweepPoint) -> bool:
     try:
         logits, labels = sweep.predictions(point)
         measured = averaged(*decisions(logits, labels, sweep.task), sweep.task, sweep.positive_label)
+        if not all(np.isclose(measured[name], getattr(point, name), rtol=1e-9, atol=0) for name in MEASURED):
+            raise InvalidInputError(
+                f"{point.predictions} does not give the metrics that {SWEEP_FILE} has for its leg."
+            )
     except InvalidInputError as error:
         logger.warning("%s The leg with w_r = %.4g is trained again.", error, point.ratio)
-        return False
-    if not all(np.isclose(measured[name], getattr(point, name), rtol=1e-9, atol=0) for name in MEASURED):
-        logger.warning(
-            "%s does not give the metrics that %s has for w_r = %.4g: that leg is trained again.",
-            point.predictions,
-            SWEEP_FILE,
-            point.ratio,
-        )
         return False
     return True

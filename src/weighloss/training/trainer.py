@@ -77,6 +77,7 @@ class WeightedLossTrainer(Trainer):
         # Before 5.19 the base class divides by the accumulation steps unless this is true and the items are counted.
         self.model_accepts_loss_kwargs = True
         self._counted: tuple[Any, np.ndarray] | None = None  # training data, and its counts
+        self._weighted: tuple[Any, torch.Tensor] | None = None  # what the weights follow from, and the weights
         self._recorded: dict[str, Any] = {}  # what model.config says about the weighting
         self._eval_losses: list[torch.Tensor] | None = None  # while evaluating
         check_trainer(self)
@@ -110,7 +111,7 @@ class WeightedLossTrainer(Trainer):
             )
         labels = inputs.pop(self.label_name)  # so that the model does not compute a loss too
         logits, outputs = _logits_first(model(**inputs))
-        weights = torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
+        weights = self._weights()
         if self._eval_losses is not None:
             loss = self._add_eval_losses(self._eval_losses, logits, labels, weights)
         else:
@@ -274,21 +275,17 @@ class WeightedLossTrainer(Trainer):
         column = labelled.find_label_column(dataset, named if known else None)
         if self.task is Task.MULTILABEL:
             counts = labelled.count_multi_labels(dataset, column)
-            if len(counts) != num_labels:
-                raise InvalidInputError(
-                    f"column {column!r} has {len(counts)} labels per example, but the model has num_labels={num_labels}: "
-                    f"load the model with num_labels={len(counts)}."
-                )
-            return counts
-        counts = labelled.count_labels(dataset, column, num_classes=num_labels)
-        if len(counts) > num_labels:
-            present = np.flatnonzero(counts)
-            advice = f"load the model with num_labels={len(counts)}"
-            if len(present) <= num_labels:
-                advice = f"number the classes from 0, for example with dataset.class_encode_column({column!r})"
+        else:
+            counts = labelled.count_labels(dataset, column, num_classes=num_labels)
+        if len(counts) != num_labels:
+            found, advice = f"{len(counts)} labels per example", f"load the model with num_labels={len(counts)}"
+            if self.task is not Task.MULTILABEL:
+                present = np.flatnonzero(counts)
+                found = f"label ids from {present[0]} to {present[-1]}"
+                if len(present) <= num_labels:
+                    advice = f"number the classes from 0, for example with dataset.class_encode_column({column!r})"
             raise InvalidInputError(
-                f"column {column!r} has label ids from {present[0]} to {present[-1]}, but the model has "
-                f"num_labels={num_labels}: {advice}."
+                f"column {column!r} has {found}, but the model has num_labels={num_labels}: {advice}."
             )
         return counts
 
@@ -337,6 +334,15 @@ class WeightedLossTrainer(Trainer):
                 f"{name} must have one value for each of the {num_labels} classes ({', '.join(names)}), got {values!r}."
             )
         return [found[i] for i in range(num_labels)]
+
+    def _weights(self) -> torch.Tensor:
+        """`class_weights` as a tensor. Every micro-batch asks for it, so it is kept as long as nothing changes."""
+        names = ("weight_ratio", "class_weights", "class_counts", "positive_label")
+        given = repr([getattr(self.args, name, None) for name in names])
+        key = given, id(self.train_dataset), id(self.model.config)
+        if self._weighted is None or self._weighted[0] != key:
+            self._weighted = key, torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
+        return self._weighted[1]
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if self.task is Task.MULTILABEL:
