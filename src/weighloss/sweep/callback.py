@@ -175,8 +175,7 @@ def _hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> 
     if rule is None:
         return
     leg = output.leg_of(rule.leg)
-    folder = model_folder(sweep, leg)
-    assert folder is not None
+    folder: Any = model_folder(sweep, leg)
     trainer.optimizer, trainer.lr_scheduler = trainer.given_optimizers  # those of the last leg only take memory
     trainer.accelerator.free_memory()
     model, saved = load_weights(trainer, folder), saved_weighting(folder).get("threshold")
@@ -241,8 +240,7 @@ def _say_what_is_kept(error: BaseException, output: SweepOutput) -> None:
     if has_no_room(error):
         file = getattr(error, "filename", None) or f"a checkpoint in {output.folder}"
         raise SweepStoppedError(
-            f"{file} could not be written because the disk is full: {done}; free some space and run the same again to "
-            "resume."
+            f"{file} could not be written because the disk is full: {done}; free some space and run the same again."
         ) from error
     if isinstance(error, KeyboardInterrupt):
         logger.warning("The sweep was stopped: %s; run the same again to resume.", done)

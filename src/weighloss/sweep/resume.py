@@ -71,8 +71,7 @@ def resumed_sweep(planned: RatioSweep) -> RatioSweep:
         for name in (CONFIG_NAME, ADAPTER_CONFIG_NAME, SAFE_WEIGHTS_NAME, "README.md"):
             if (folder / name).exists():
                 raise InvalidInputError(
-                    f"{folder} contains {name}, which no sweep wrote and this one would overwrite: give another output "
-                    "folder."
+                    f"{folder} contains {name}, which no sweep wrote and this would overwrite: give another output folder."
                 )
         return planned
     found = RatioSweep.load(folder)

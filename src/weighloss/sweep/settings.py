@@ -62,8 +62,7 @@ class SweepSettings:
         if self.search is not None:
             if self.seeds is not None and len(self.seeds) > 1:
                 raise InvalidInputError(
-                    f"a search needs a single seed, since each seed would find other ratios, got seeds={self.seeds}: give "
-                    "one, or a list of ratios."
+                    f"a search needs a single seed, got seeds={self.seeds}: give one, or a list of ratios."
                 )
         elif self.ratios is not None:
             ratios = _as_list("ratios", self.ratios)
@@ -160,8 +159,7 @@ def _check(settings: SweepSettings, trainer: Any, resume_from_checkpoint: Any, t
     evaluation, folder = settings.evaluation_set(trainer), settings.folder(args)
     if trial is not None:
         raise InvalidInputError(
-            "hyperparameter_search would run the whole sweep in each trial: leave RatioSweepCallback out, and search over "
-            "weight_ratio."
+            "hyperparameter_search would sweep in each trial: leave RatioSweepCallback out, and search over weight_ratio."
         )
     if len(list(trainer.runners())) > 1:
         raise InvalidInputError("the trainer has two sweeps: leave one RatioSweepCallback.")
@@ -183,8 +181,7 @@ def _check(settings: SweepSettings, trainer: Any, resume_from_checkpoint: Any, t
         )
     if getattr(args, "enable_jit_checkpoint", False):
         raise InvalidInputError(
-            "enable_jit_checkpoint saves in the middle of a step, from which no leg resumes exactly: leave it out, and set "
-            "save_strategy='steps' for checkpoints within a leg."
+            "enable_jit_checkpoint saves in the middle of a step, from which no leg resumes exactly: leave it out."
         )
     is_sharded = getattr(trainer, "is_distributed_loading_by_transformers", False)
     if trainer.model_init is None and (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled or is_sharded):

@@ -60,8 +60,7 @@ def check_trainer(trainer: Any) -> None:
         )
     if trainer.task is Task.MULTILABEL and args.label_smoothing_factor > 0:
         raise InvalidInputError(
-            "label_smoothing_factor must be 0 for several labels per example, since it smooths over classes of which one "
-            f"is right, got {args.label_smoothing_factor}."
+            f"label_smoothing_factor must be 0 for several labels per example, got {args.label_smoothing_factor}."
         )
     parallelism = getattr(trainer.accelerator, "parallelism_config", None)
     if getattr(parallelism, "sp_enabled", False) or getattr(parallelism, "cp_enabled", False):

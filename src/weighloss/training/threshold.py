@@ -85,8 +85,7 @@ def last_bias(model: Any) -> torch.Tensor:
     if last is None or last.out_features != model.config.num_labels or last.bias is None:
         raise InvalidInputError(
             f"the threshold cannot be part of a {type(model).__name__}, whose last layer is not linear with a bias for "
-            f"each of its {model.config.num_labels} classes: compare the difference of the logits with it where you "
-            "predict."
+            "each class: compare the difference of the logits with it where you predict."
         )
     if last.bias.dtype not in (torch.float32, torch.float64):
         raise InvalidInputError(

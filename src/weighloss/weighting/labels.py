@@ -118,8 +118,7 @@ def column_names(dataset: Any) -> list[str]:
         )
     if hasattr(dataset, "iloc"):  # of pandas
         raise InvalidInputError(
-            f"the dataset is a {type(dataset).__name__}, whose items have no numbers: write "
-            "datasets.Dataset.from_pandas(data)."
+            f"the dataset is a {type(dataset).__name__}, not a list of rows: write datasets.Dataset.from_pandas(data)."
         )
     columns = getattr(dataset, "column_names", None)
     if columns is None and _has_indexed_items(dataset) and len(dataset):
