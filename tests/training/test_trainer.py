@@ -352,7 +352,10 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
             {"config": {"class_weights": [1, 2], "weight_ratio": 2.0}},
             "weight_ratio must be None where class_weights are given",
         ),
-        ({"model": {"num_labels": 1}}, "num_labels=1, which is no classification: load it with num_labels=2 or more"),
+        (
+            {"model": {"num_labels": 1}},
+            "num_labels=1, which is not a classification: load it with num_labels=2 or more",
+        ),
         ({"model": {"problem_type": "regression"}}, "problem_type='regression' .* load it .* without problem_type"),
         ({"model": {"problem_type": "multi_label_classification"}}, "a 0 or 1 for each label"),
         (

@@ -30,8 +30,8 @@ def check_model(model: Any) -> None:
     one_of_several = problem in (None, "single_label_classification") and config.num_labels > 1
     if not one_of_several and problem != "multi_label_classification":
         raise InvalidInputError(
-            f"the model has problem_type={problem!r} and num_labels={config.num_labels}, which is no classification: load "
-            "it with num_labels=2 or more, and without problem_type."
+            f"the model has problem_type={problem!r} and num_labels={config.num_labels}, which is not a classification: "
+            "load it with num_labels=2 or more, and without problem_type."
         )
 
 

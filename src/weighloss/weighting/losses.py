@@ -47,7 +47,7 @@ def weighted_cross_entropy(
     Raises
     ------
     InvalidInputError
-        When the shapes do not fit, a label is a fraction, `reduction` is unknown, or, on the CPU, a label is no class id.
+        When shapes do not fit, a label is a fraction, `reduction` is unknown, or, on the CPU, a label is not a class id.
 
     Examples
     --------
