@@ -192,10 +192,10 @@ def test_several_classes_sweep_by_macro_averages(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"eval_data": None}, "a sweep needs evaluation data: give eval_dataset"),
+        ({"eval_data": None}, "a sweep needs eval_dataset .* got NoneType: give one"),
         (
             {"eval_data": make_data(40, 0).to_iterable_dataset()},
-            "evaluation data of known length, got IterableDataset",
+            "eval_dataset to be a dataset of known length, got IterableDataset",
         ),
         ({"config": {"enable_jit_checkpoint": True}}, "enable_jit_checkpoint saves in the middle of a step"),
         ({"callback": {"output_dir": __file__}}, "cannot be written"),

@@ -18,22 +18,18 @@ from ..results.files import has_no_room
 from ..results.ratio_sweep import RatioSweep
 from ..results.sweep_data import Thresholds
 from ..training.config import changed
-from ..training.threshold import apply_threshold, needed_threshold
+from ..training.threshold import apply_threshold, last_bias, threshold_vector
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
-from .checks import check_sweep
 from .leg import InitialState, run_leg
 from .output import SweepOutput
 from .progress import Progress
-from .resume import load_weights, locked, model_folder, planned_sweep, resumed_sweep, saved_threshold
+from .resume import load_weights, locked, model_folder, resumed_sweep, saved_weighting
 from .search import RatioSearch
 from .settings import SweepSettings
 from .trackers import grouped_runs
 
 logger = logging.getLogger(__name__)
 
-_SET_BY_THE_SWEEP = (
-    "num_train_epochs", "output_dir", "per_device_train_batch_size", "run_name", "seed", "weight_ratio",
-)  # fmt: skip
 _T = TypeVar("_T")
 
 
@@ -58,9 +54,7 @@ class RatioSweepCallback(TrainingRunner):
         One fine-tune per ratio with each; `[args.seed]` when None. A seed decides the order of the data and dropout and,
         for a trainer with `model_init`, the initial weights of the head.
     epochs_per_ratio : int, default 1
-    num_ratios : int, default 7
-        As for `ratio_grid`.
-    ratio_span : float, default 10
+    num_ratios, ratio_span : int, default 7, and float, default 10
         As for `ratio_grid`.
     choose : str, optional
         Requirement that chooses the leg, and its threshold, whose model the trainer holds at the end: see
@@ -68,8 +62,7 @@ class RatioSweepCallback(TrainingRunner):
     threshold : {"any", "argmax"}, default "any"
         "argmax" lets `choose` choose among the trained ratios alone, so that the model decides as it was trained.
     test_dataset : Dataset, optional
-        Held-out data on which each leg is measured too. Nothing is chosen on it; `reports.compare_with_threshold` has the
-        results.
+        Held-out data on which each leg is measured too, for `reports.compare_with_threshold`. Nothing is chosen on it.
     output_dir : path, optional
         Output folder of the sweep; `args.output_dir` when None.
     dataset_name : str, optional
@@ -87,8 +80,7 @@ class RatioSweepCallback(TrainingRunner):
     Raises
     ------
     InvalidInputError
-        When a parameter is not valid; from `train()`, before anything is trained, when the sweep cannot be run or its legs
-        could not be compared.
+        When a parameter is not valid; from `train()`, before anything is trained, when the sweep cannot be run.
     """
 
     def __init__(
@@ -105,11 +97,10 @@ class RatioSweepCallback(TrainingRunner):
         dataset_name: str | None = None,
         evaluate_on: str | None = None,
     ) -> None:
-        given: Any = (
+        self.settings = SweepSettings(
             ratios, seeds, epochs_per_ratio, num_ratios, ratio_span, choose, threshold, test_dataset, output_dir,
             dataset_name, evaluate_on,
         )  # fmt: skip
-        self.settings = SweepSettings(*given)
         self.sweep: RatioSweep | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -118,25 +109,18 @@ class RatioSweepCallback(TrainingRunner):
 
     def run(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any = None, trial: Any = None) -> TrainOutput:
         """Run the sweep, or what remains of it: called by `WeightedLossTrainer.train`."""
-        check_sweep(self.settings, trainer, resume_from_checkpoint, trial)
-        planned, started = planned_sweep(self.settings, trainer), time.perf_counter()
-        with ExitStack() as stack:
-            output = on_main_process(trainer, open_output, stack, self.settings, planned)
-            self.sweep = output.sweep
+        started = time.perf_counter()
+        with sweeping(self, trainer, resume_from_checkpoint, trial) as output:
             initial = InitialState(trainer)
             runs = grouped_runs(trainer.callback_handler.callbacks, output.folder.name)
-            given = {name: getattr(trainer.args, name, None) for name in _SET_BY_THE_SWEEP}  # come back at the end
-            with changed(trainer.args, **given, push_to_hub=False), _no_bars_for_files(), runs:
+            with changed(trainer.args, push_to_hub=False), runs:
                 try:
                     steps, losses = self._run_legs(trainer, output, initial)
                 except BaseException as error:
                     initial.restore()  # another train() starts where this one did
                     _say_what_is_kept(error, output)
                     raise
-            del initial
-            self.sweep = on_main_process(trainer, output.choose)
-            hold_chosen_model(trainer, output, self.sweep)
-            self.sweep = on_main_process(trainer, output.finish)
+            del initial  # with its copy of the weights
         metrics = {"train_runtime": time.perf_counter() - started}
         return TrainOutput(steps, float(np.mean(losses)) if losses else math.nan, metrics)
 
@@ -146,11 +130,10 @@ class RatioSweepCallback(TrainingRunner):
         """Run the legs that are not done. Returns their number of steps in all, and the training loss of each."""
         steps, losses = 0, []
         with Progress(trainer, output) as progress:
-            while (leg := on_main_process(trainer, output.next_leg)) is not None:
+            while legs := on_main_process(trainer, output.remaining):
+                leg = legs[0]
                 progress.start(leg)
-                finished = run_leg(
-                    trainer, leg, self.settings.evaluation_set(trainer), initial, self.settings.test_dataset
-                )
+                finished = run_leg(trainer, leg, self.settings, initial)
                 if on_main_process(trainer, output.add_predictions, finished):
                     trainer.save_without_pushing(str(leg.model_folder))
                 self.sweep = on_main_process(trainer, output.add_point, finished)
@@ -160,7 +143,22 @@ class RatioSweepCallback(TrainingRunner):
         return steps, losses
 
 
-def open_output(stack: ExitStack, settings: SweepSettings, planned: RatioSweep) -> SweepOutput:
+@contextmanager
+def sweeping(
+    callback: RatioSweepCallback, trainer: WeightedLossTrainer, resume_from_checkpoint: Any = None, trial: Any = None
+) -> Iterator[SweepOutput]:
+    """Lock the output folder of a sweep while its legs run; at their end let the trainer hold the chosen model."""
+    planned = callback.settings.planned_sweep(trainer, resume_from_checkpoint, trial)
+    with ExitStack() as stack, _no_bars_for_files():
+        output = on_main_process(trainer, _open_output, stack, callback.settings, planned)
+        callback.sweep = output.sweep
+        yield output
+        callback.sweep = on_main_process(trainer, output.choose)
+        _hold_chosen_model(trainer, output, callback.sweep)
+        callback.sweep = on_main_process(trainer, output.finish)
+
+
+def _open_output(stack: ExitStack, settings: SweepSettings, planned: RatioSweep) -> SweepOutput:
     """Lock the output folder until the stack is closed, and read what an earlier run of this sweep left in it."""
     assert planned.folder is not None
     stack.enter_context(locked(planned.folder))
@@ -171,31 +169,33 @@ def open_output(stack: ExitStack, settings: SweepSettings, planned: RatioSweep) 
     return output
 
 
-def hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> None:
+def _hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> None:
     """Let the trainer hold the model of the chosen leg, and save it with the charts in the output folder."""
     rule = sweep.operating_point
     if rule is None:
         return
-    folder = model_folder(sweep, rule.leg, output.leg_of(rule.leg).model_folder)
-    assert folder is not None
+    leg = output.leg_of(rule.leg)
+    folder: Any = model_folder(sweep, leg)
     trainer.optimizer, trainer.lr_scheduler = trainer.given_optimizers  # those of the last leg only take memory
     trainer.accelerator.free_memory()
-    with _no_bars_for_files():
-        model, saved = load_weights(trainer, folder), saved_threshold(folder)
-        trainer.accelerator.wait_for_everyone()  # before a process writes what another one reads
-        trainer.args.weight_ratio = rule.ratio
-        trainer.record_class_weights()
-        spare = output.leg_of(rule.leg).model_folder
-        if folder == output.folder and saved != needed_threshold(model, rule.threshold):
-            trainer.save_without_pushing(str(spare))  # a kill may leave half of the model in the output folder
-            folder = spare
+    model, saved = load_weights(trainer, folder), saved_weighting(folder).get("threshold")
+    trainer.accelerator.wait_for_everyone()  # before a process writes what another one reads
+    trainer.args.weight_ratio = rule.ratio
+    trainer.record_class_weights()
+    threshold = threshold_vector(model, rule.threshold)
+    if threshold.any():
         try:
-            apply_threshold(model, rule.threshold)
+            last_bias(model)
         except InvalidInputError as error:
             logger.warning("%s", error)
-        if folder != output.folder:
-            trainer.save_without_pushing(str(output.folder))
-        trainer.accelerator.wait_for_everyone()
+            threshold[:] = 0
+    if folder == output.folder and np.any(threshold != (saved or 0)):
+        folder = leg.model_folder
+        trainer.save_without_pushing(str(folder))  # a kill may leave half of the model in the output folder
+    apply_threshold(model, threshold.tolist())
+    if folder != output.folder:
+        trainer.save_without_pushing(str(output.folder))
+    trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         try:
             from ..reports.html import write_report
@@ -203,9 +203,7 @@ def hold_chosen_model(trainer: Any, output: SweepOutput, sweep: RatioSweep) -> N
 
             plot_sweep(sweep, output.folder)
             write_report(sweep, output.folder)
-        except (
-            Exception
-        ) as error:  # whatever matplotlib, its fonts or a browser's library raise: the results are not lost
+        except Exception as error:  # of matplotlib, its fonts or a browser's library: the results are not lost
             logger.warning("The charts could not be drawn: %s", error)
 
 
@@ -242,8 +240,7 @@ def _say_what_is_kept(error: BaseException, output: SweepOutput) -> None:
     if has_no_room(error):
         file = getattr(error, "filename", None) or f"a checkpoint in {output.folder}"
         raise SweepStoppedError(
-            f"{file} could not be written because the disk is full: {done}; free some space and run the same again to "
-            "resume."
+            f"{file} could not be written because the disk is full: {done}; free some space and run the same again."
         ) from error
     if isinstance(error, KeyboardInterrupt):
         logger.warning("The sweep was stopped: %s; run the same again to resume.", done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,15 @@ from ..training.config import UNGROUPED, has_values
 
 def last_checkpoint(folder: Path, trainer: Any) -> Path | None:
     """The latest checkpoint in the folder of a leg from which it can resume exactly, None where there is none."""
-    for checkpoint in reversed(_checkpoints(folder)):
-        if is_whole(checkpoint) and _resumes_exactly(checkpoint, trainer):
-            return checkpoint
-    return None
+    return next((path for path in reversed(_checkpoints(folder)) if _resumes_exactly(path, trainer)), None)
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints in the folder of a leg, and the folder if nothing else is in it."""
     for checkpoint in _checkpoints(folder):
         shutil.rmtree(checkpoint, ignore_errors=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    with suppress(OSError):
         folder.rmdir()
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: the Trainer writes its state last, but may be killed deleting it too."""
-    try:
-        TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
-    torch_files = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
-    incomplete = (checkpoint / "checkpoint-is-incomplete.txt").exists()
-    return has_whole_weights(checkpoint) and all(map(zipfile.is_zipfile, torch_files)) and not incomplete
 
 
 def has_whole_weights(folder: Path) -> bool:
@@ -59,9 +46,15 @@ def has_whole_weights(folder: Path) -> bool:
 
 def _resumes_exactly(checkpoint: Path, trainer: Any) -> bool:
     args = trainer.args
+    try:  # the Trainer writes its state last, but may be killed deleting a checkpoint too
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    torch_files = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
+    if not has_whole_weights(checkpoint) or not all(map(zipfile.is_zipfile, torch_files)):
+        return False
     if args.ignore_data_skip or not all((checkpoint / name).exists() for name in (OPTIMIZER_NAME, SCHEDULER_NAME)):
         return False
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     first_epoch, ended = (state.epoch or 0) < 1, state.global_step >= state.max_steps
     sampler_is_seeded = has_values(args, UNGROUPED) and args.accelerator_config.use_seedable_sampler
     seeded = sampler_is_seeded or getattr(args, "train_sampling_strategy", None) == "sequential"
@@ -75,9 +68,5 @@ def _resumes_exactly(checkpoint: Path, trainer: Any) -> bool:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    found = {}
-    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-        if step.isdigit():
-            found[int(step)] = path
-    return [found[step] for step in sorted(found)]
+    steps = {path: path.name.rpartition("-")[2] for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
+    return sorted((path for path, step in steps.items() if step.isdigit()), key=lambda path: int(steps[path]))

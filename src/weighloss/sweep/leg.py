@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..results.points import MEASURED, FailedLeg, SweepPoint
 from ..training.config import GROUPED, UNGROUPED, changed, has_values
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
 from .checkpoints import last_checkpoint, remove_checkpoints
+from .settings import SweepSettings
 from .trackers import end_runs, with_new_trackers
 
 _NUMBER = (int, float, np.number)
@@ -35,21 +36,12 @@ _NUMBER = (int, float, np.number)
 class Leg:
     """One fine-tune of a sweep: what distinguishes it from the others.
 
-    Attributes
-    ----------
-    name : str
-        Name of its files, and of its run in a tracker.
-    ratio : float
-    seed : int
-    epochs : int
-    sweep_folder : Path
-        Output folder of the sweep.
+    `name` is that of its files, and of its run in a tracker; `sweep_folder` is the output folder of the sweep.
     """
 
     name: str
     ratio: float
     seed: int
-    epochs: int
     sweep_folder: Path
 
     @property
@@ -85,18 +77,13 @@ class InitialState:
     That is one copy on the CPU of all weights and buffers (none with `model_init`, which makes them anew), which weights
     are trained, and the state of the user's own optimizer and schedule, of the gradient scaler, and of callbacks that
     export it.
-
-    Parameters
-    ----------
-    trainer : WeightedLossTrainer
-        Before `train()` has changed anything.
     """
 
     def __init__(self, trainer: WeightedLossTrainer) -> None:
         self._trainer = trainer
         self.batch_size = trainer.args.train_batch_size  # until the batch-size finder finds a smaller one
-        self._tensors: dict[str, torch.Tensor] | None = None
         self._trained = {name: p.requires_grad for name, p in trainer.model.named_parameters()}
+        self._tensors = None
         if trainer.model_init is None:
             self._tensors = {name: t.detach().to("cpu", copy=True) for name, t in _tensors(trainer.model)}
         self._states = [
@@ -127,23 +114,26 @@ class InitialState:
             vars(callback).update(copy.deepcopy(attributes))
 
 
-def run_leg(
-    trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, initial: InitialState, test_set: Any = None
-) -> FinishedLeg:
+def run_leg(trainer: WeightedLossTrainer, leg: Leg, settings: SweepSettings, initial: InitialState) -> FinishedLeg:
     """Run one leg: one call of the base `Trainer.train()` from the initial state, then its evaluation.
 
-    Resumes from the leg's own last checkpoint if there is one. The trainer then holds the model of the leg; `trainer.args`
-    has its ratio and seed.
+    Resumes from the leg's own last checkpoint if there is one. The trainer then holds the model of the leg.
     """
     args: Any = trainer.args
-    args.weight_ratio, args.seed = leg.ratio, leg.seed
-    args.num_train_epochs, args.output_dir = leg.epochs, str(leg.folder)
+    of_leg = {
+        "weight_ratio": leg.ratio,
+        "seed": leg.seed,
+        "num_train_epochs": settings.epochs_per_ratio,
+        "output_dir": str(leg.folder),
+        "run_name": f"{args.run_name or leg.sweep_folder.name}/{leg.name}",
+    }
     started = time.perf_counter()
     while True:
-        initial.restore()
-        enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
-        checkpoint = last_checkpoint(leg.folder, trainer)
-        with _callbacks_of_leg(trainer, leg, evaluation_set, test_set) as evaluation:
+        of_leg["per_device_train_batch_size"] = initial.batch_size // max(1, args.n_gpu)
+        with changed(args, **of_leg), _callbacks_of_leg(trainer, leg, settings) as evaluation:
+            initial.restore()
+            enable_full_determinism(leg.seed) if args.full_determinism else set_seed(leg.seed)
+            checkpoint = last_checkpoint(leg.folder, trainer)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.state.global_step == 0:
             raise InvalidInputError(
@@ -154,21 +144,20 @@ def run_leg(
             break
         # The batch-size finder has shortened the batches: this leg once more, with them from its start like the others.
         initial.batch_size = trainer.state.train_batch_size
-        args.per_device_train_batch_size = initial.batch_size // max(1, args.n_gpu)
         remove_checkpoints(leg.folder)
-    finished = evaluation.finished(seconds=time.perf_counter() - started)
-    return replace(finished, batch_size=initial.batch_size) if args.auto_find_batch_size else finished
+    found_size = initial.batch_size if args.auto_find_batch_size else None
+    return evaluation.finished_leg(time.perf_counter() - started, found_size)
 
 
 class _Evaluation(TrainerCallback):
     """Evaluates a leg at the end of its training, while its trackers still run."""
 
-    def __init__(self, trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, test_set: Any) -> None:
-        self._trainer, self._leg, self._evaluation_set, self._test_set = trainer, leg, evaluation_set, test_set
+    def __init__(self, trainer: WeightedLossTrainer, leg: Leg, settings: SweepSettings) -> None:
+        self._trainer, self._leg, self._settings = trainer, leg, settings
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Predict the evaluation set, and log its metrics."""
-        trainer = self._trainer
+        trainer, test_set = self._trainer, self._settings.test_dataset
         users: Any = trainer.compute_metrics
         self._others: dict[str, Any] = {}
 
@@ -180,53 +169,42 @@ class _Evaluation(TrainerCallback):
             self._others = users(prediction, **kwargs)
             return dict(self._others)
 
-        trainer.compute_metrics = compute_metrics
-        try:
-            # Every item once and in order: rows that are grouped by length would be shuffled here too.
-            sort = has_values(args, GROUPED)
-            with changed(args, **UNGROUPED, dataloader_drop_last=False, prediction_loss_only=False):
-                self._output = _predict(trainer, self._evaluation_set, sort)
-                trainer.compute_metrics = None
-                self._on_test = None if self._test_set is None else _predict(trainer, self._test_set, sort, "test")
-        finally:
-            trainer.compute_metrics = users
-        trainer.log({**self._output.metrics, "eval_weight_ratio": self._leg.ratio, "eval_seed": self._leg.seed})
+        sort = has_values(args, GROUPED)
+        # Every item once and in order: rows that are grouped by length would be shuffled here too.
+        of_data = changed(args, **UNGROUPED, dataloader_drop_last=False, prediction_loss_only=False)
+        with of_data, changed(trainer, compute_metrics=compute_metrics):
+            self._predicted = _predict(trainer, self._settings.evaluation_set(trainer), sort, "eval")
+            trainer.compute_metrics = None
+            self._on_test = None if test_set is None else _predict(trainer, test_set, sort, "test")[:2]
+        trainer.log({**self._predicted[2], "eval_weight_ratio": self._leg.ratio, "eval_seed": self._leg.seed})
 
-    def finished(self, seconds: float) -> FinishedLeg:
+    def finished_leg(self, seconds: float, batch_size: int | None) -> FinishedLeg:
         """The result of the leg."""
-        trainer, leg, metrics = self._trainer, self._leg, self._output.metrics
-        logits, labels = logits_and_labels(self._output, trainer.task)
-        logits, labels = logits.astype(np.float32), labels.astype(np.int64)
+        trainer, leg, (logits, labels, metrics) = self._trainer, self._leg, self._predicted
         of_leg: dict[str, Any] = {"ratio": leg.ratio, "seed": leg.seed, "global_step": trainer.state.global_step}
         if not np.isfinite(logits).all():
             reason = (
                 f"the loss is {metrics['eval_loss']}, and {np.mean(~np.isfinite(logits)):.0%} of the logits are not "
                 "finite; a lower learning rate or a ratio nearer to 1 may help"
             )
-            return FinishedLeg(leg, FailedLeg(**of_leg, reason=reason), logits, labels)
-        measured = averaged(*decisions(logits, labels, trainer.task), trainer.task, trainer.positive_label)
-        intervals = bootstrap([(logits, labels)], trainer.task, trainer.positive_label).of_points()[0]
-        own = trainer.compute_metrics is trainer.default_metrics
-        others = {
-            name: float(value)
-            for name, value in ({} if own else self._others).items()
-            if isinstance(value, _NUMBER) and math.isfinite(value)
-        }
+            return FinishedLeg(leg, FailedLeg(**of_leg, reason=reason), logits, labels, batch_size)
+        measured: dict[str, Any] = averaged(
+            *decisions(logits, labels, trainer.task), trainer.task, trainer.positive_label
+        )
+        others = {"accuracy": measured["accuracy"]}
+        if trainer.compute_metrics is not trainer.default_metrics:
+            others |= self._others
         point = SweepPoint(
             **of_leg,
-            **{name: measured[name] for name in MEASURED},  # type: ignore[arg-type]
+            **{name: measured[name] for name in MEASURED},
+            **bootstrap([(logits, labels)], trainer.task, trainer.positive_label).of_points()[0],
             eval_loss=metrics["eval_loss"],
             eval_plain_loss=metrics["eval_plain_loss"],
             seconds=seconds,
             predictions=f"{PREDICTIONS_FOLDER}/{leg.name}.parquet",
-            other_metrics={"accuracy": measured["accuracy"]} | others,
-            **intervals,
+            other_metrics={k: float(v) for k, v in others.items() if isinstance(v, _NUMBER) and math.isfinite(v)},
         )
-        test = None
-        if self._on_test is not None:
-            of_test = logits_and_labels(self._on_test, trainer.task)
-            test = of_test[0].astype(np.float32), of_test[1].astype(np.int64)
-        return FinishedLeg(leg, point, logits, labels, test=test)
+        return FinishedLeg(leg, point, logits, labels, batch_size, self._on_test)
 
 
 class _BarOnly(ProgressCallback):
@@ -243,43 +221,41 @@ class _BarOnly(ProgressCallback):
 
 
 @contextmanager
-def _callbacks_of_leg(
-    trainer: WeightedLossTrainer, leg: Leg, evaluation_set: Any, test_set: Any
-) -> Iterator[_Evaluation]:
+def _callbacks_of_leg(trainer: WeightedLossTrainer, leg: Leg, settings: SweepSettings) -> Iterator[_Evaluation]:
     """Give the trainer the callbacks of a stand-alone run: trackers that start a run of their own, and no sweep."""
-    handler, args = trainer.callback_handler, trainer.args
-    before, run_name = handler.callbacks, args.run_name
-    evaluation = _Evaluation(trainer, leg, evaluation_set, test_set)
+    handler, evaluation, stopped = trainer.callback_handler, _Evaluation(trainer, leg, settings), True
     callbacks: list[TrainerCallback] = [evaluation]  # first, before the trackers end their runs
-    for callback in with_new_trackers(before, args.report_to, leg.sweep_folder, leg.name):
+    for callback in with_new_trackers(handler.callbacks, trainer.args.report_to, leg.sweep_folder, leg.name):
         if type(callback) is ProgressCallback:
             callback = _BarOnly()
         if not isinstance(callback, TrainingRunner) and type(callback) is not PrinterCallback:
             callbacks.append(callback)
-    handler.callbacks = callbacks
-    args.run_name = f"{run_name or leg.sweep_folder.name}/{leg.name}"
-    stopped = True
-    try:
-        yield evaluation
-        stopped = False
-    finally:
-        handler.callbacks, args.run_name = before, run_name
-        end_runs(trainer, callbacks, stopped)
+    with changed(handler, callbacks=callbacks):
+        try:
+            yield evaluation
+            stopped = False
+        finally:
+            end_runs(trainer, callbacks, stopped)
 
 
-def _predict(trainer: WeightedLossTrainer, dataset: Any, sort: bool, prefix: str = "eval") -> Any:
-    """Predictions in the order of the dataset; computed from the longest to the shortest example where that is wanted."""
-    column = trainer.model.main_input_name if hasattr(trainer.model, "main_input_name") else "input_ids"
-    sort = sort and isinstance(dataset, Dataset) and column in dataset.column_names
-    if not sort or not trainer.args.eval_do_concat_batches:
-        return trainer.predict(dataset, metric_key_prefix=prefix)
-    examples = dataset.with_format("arrow").select_columns(column)
-    lengths = [pc.list_value_length(batch[column]).to_numpy() for batch in examples.iter(batch_size=10_000)]
-    order = np.argsort(-np.concatenate(lengths), kind="stable")
-    output: Any = trainer.predict(dataset.select(order), metric_key_prefix=prefix)
-    logits, labels, metrics = output
-    rows, logits = np.argsort(order), logits[0] if isinstance(logits, tuple) else logits
-    return PredictionOutput(logits[rows], labels[rows], metrics)
+def _predict(
+    trainer: WeightedLossTrainer, dataset: Any, sort: bool, prefix: str
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Logits, labels and metrics, in the order of the dataset; with `sort` computed from the longest example down."""
+    column, order = getattr(trainer.model, "main_input_name", "input_ids"), None
+    sort = sort and trainer.args.eval_do_concat_batches and isinstance(dataset, Dataset)
+    if sort and column in dataset.column_names:
+        examples = dataset.with_format("arrow").select_columns(column)
+        lengths = [pc.list_value_length(batch[column]).to_numpy() for batch in examples.iter(batch_size=10_000)]
+        order = np.argsort(-np.concatenate(lengths), kind="stable")
+        dataset = dataset.select(order)
+    output: Any = trainer.predict(dataset, metric_key_prefix=prefix)
+    if order is not None:
+        rows, logits = np.argsort(order), output.predictions
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        output = PredictionOutput(logits[rows], output.label_ids[rows], output.metrics)
+    logits, labels = logits_and_labels(output, trainer.task)
+    return logits.astype(np.float32), labels.astype(np.int64), output.metrics
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

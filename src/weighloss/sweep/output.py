@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +23,7 @@ logger = logging.getLogger(__name__)
 class SweepOutput:
     """Writes the results of the legs: predictions first, then the model if it is the best so far, then the point.
 
-    Used by one process only.
-
-    Parameters
-    ----------
-    settings : SweepSettings
-    sweep : RatioSweep
-        With the legs that an earlier run left, and its folder.
+    Used by one process only. The sweep that it starts from has a folder, and the legs that an earlier run left there.
     """
 
     def __init__(self, settings: SweepSettings, sweep: RatioSweep) -> None:
@@ -36,9 +31,9 @@ class SweepOutput:
         self.settings, self.sweep, self.folder = settings, sweep, sweep.folder
         self.again: list[Leg] = []  # legs whose result is there, but whose model is not
         best = self._best()
-        if best is not None and model_folder(sweep, best, self.leg_of(best).model_folder) is None:
+        if best is not None and model_folder(sweep, best) is None:
             logger.warning("The model of w_r = %.4g is not on disk: that leg is trained again.", best.ratio)
-            self.again = [self.leg_of(best)]
+            self.again = [best]
 
     @property
     def num_legs(self) -> int:
@@ -55,14 +50,10 @@ class SweepOutput:
             return self.again
         ratios, seed = [point.ratio for point in sweep.points], sweep.seeds[0]
         ratio = search.next_ratio(ratios, sweep.scores(), sweep.natural_ratio)
-        if ratio is None or (ratio, seed) in sweep.done or len(sweep.done) >= search.max_legs:
+        if ratio is None or (ratio, seed) in sweep.done:  # done, but without a result: that leg has failed
             return []
         self.sweep = replace(sweep, ratios=sorted({*sweep.ratios, ratio}))
         return [self._leg(len(sweep.done), ratio, seed)]
-
-    def next_leg(self) -> Leg | None:
-        """The first leg that is not done, None at the end."""
-        return next(iter(self.remaining()), None)
 
     def add_predictions(self, finished: FinishedLeg) -> bool:
         """Write the predictions of a leg. Returns whether it is the best so far, so that its model has to be saved next."""
@@ -82,10 +73,8 @@ class SweepOutput:
         self.sweep = self._with_batch_size(finished).with_leg(finished.result)
         self.again = [leg for leg in self.again if leg != finished.leg]
         self.sweep.save(self.folder)
-        best = self._best()
-        if before is not None and (best is None or (best.ratio, best.seed) != (before.ratio, before.seed)):
-            _remove_model(self.leg_of(before))
-            remove_checkpoints(self.leg_of(before).folder)
+        if before is not None and before != self._best():
+            _remove_files(before)
         remove_checkpoints(finished.leg.folder)
         return self.sweep
 
@@ -102,17 +91,14 @@ class SweepOutput:
         """Write which leg was chosen, now that its model is in the output folder, and remove it elsewhere."""
         self.sweep.save(self.folder)
         for leg in map(self.leg_of, self.sweep.points):  # of all, since a killed run may have left some half deleted
-            _remove_model(leg)
-            remove_checkpoints(leg.folder)
-        legs = self.folder / LEGS_FOLDER
-        if legs.is_dir() and not any(legs.iterdir()):
-            legs.rmdir()
+            _remove_files(leg)
+        with suppress(OSError):  # there may be files of somebody else
+            (self.folder / LEGS_FOLDER).rmdir()
         return self.sweep
 
     def leg_of(self, point: SweepPoint) -> Leg:
         """The leg of a point; its files have one name."""
-        name = Path(point.predictions).stem
-        return Leg(name, point.ratio, point.seed, self.sweep.epochs_per_ratio, self.folder)
+        return Leg(Path(point.predictions).stem, point.ratio, point.seed, self.folder)
 
     def _with_batch_size(self, finished: FinishedLeg) -> RatioSweep:
         """The sweep with the batch size of the batch-size finder, which all legs must have in common."""
@@ -124,18 +110,18 @@ class SweepOutput:
             )
         return self.sweep if size is None else replace(self.sweep, arguments={**arguments, "found_batch_size": size})
 
-    def _best(self) -> SweepPoint | None:
-        return self.sweep.choose().point.leg if self.sweep.points else None
+    def _best(self) -> Leg | None:
+        return self.leg_of(self.sweep.choose().point.leg) if self.sweep.points else None
 
     def _leg(self, number: int, ratio: float, seed: int) -> Leg:
-        name = f"leg-{number:02d}_ratio-{ratio:.4g}_seed-{seed}"
-        return Leg(name, ratio, seed, self.sweep.epochs_per_ratio, self.folder)
+        return Leg(f"leg-{number:02d}_ratio-{ratio:.4g}_seed-{seed}", ratio, seed, self.folder)
 
 
-def _remove_model(leg: Leg) -> None:
-    """Remove the model of a leg; where its folder is, it is whole, even if the process is killed now."""
+def _remove_files(leg: Leg) -> None:
+    """Remove model and checkpoints of a leg. Its model's folder is either whole or not there, whenever this is killed."""
     removed = leg.folder / "removed"
     shutil.rmtree(removed, ignore_errors=True)
     if leg.model_folder.is_dir():
         leg.model_folder.rename(removed)
         shutil.rmtree(removed, ignore_errors=True)
+    remove_checkpoints(leg.folder)

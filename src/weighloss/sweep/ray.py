@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,10 @@ import torch
 from ..errors import InvalidInputError, SweepStoppedError, reason
 from ..results.ratio_sweep import RatioSweep
 from ..training.trainer import TrainingRunner, WeightedLossTrainer
-from .callback import RatioSweepCallback, hold_chosen_model, open_output
-from .checks import check_sweep
+from .callback import RatioSweepCallback, sweeping
 from .leg import FinishedLeg, InitialState, Leg, run_leg
 from .output import SweepOutput
 from .progress import Progress
-from .resume import planned_sweep
 from .trackers import grouped_runs
 
 _PARTS = (
@@ -55,17 +53,12 @@ def sweep_on_ray(
     cpus_per_trial : int, default 1
         Number of CPUs, and of threads, of each leg.
     gpus_per_trial : float, default 0
-        Number of GPUs of each leg.
-
-    Returns
-    -------
-    RatioSweep
 
     Raises
     ------
     InvalidInputError
-        As `trainer.train()`, and when Ray is not installed, the cluster cannot be reached or is too small, the ratios are
-        searched for one after the other, or the trainer has no `model_init`.
+        As `trainer.train()`, and when Ray is not installed, the cluster cannot be reached or is too small, the callback has
+        a `RatioSearch`, or the trainer has no `model_init`.
     SweepStoppedError
         When some legs did not finish; the others are kept.
     """
@@ -73,22 +66,18 @@ def sweep_on_ray(
         import ray
     except ImportError:
         raise InvalidInputError("Ray is not installed: run pip install 'weighloss[ray]'.") from None
-    settings = callback.settings
-    if settings.search is not None:
+    if callback.settings.search is not None:
         raise InvalidInputError(
             "a search chooses its ratios one after the other: give a list of ratios for legs on Ray."
         )
     if trainer.model_init is None:
         raise InvalidInputError("every leg on Ray makes a model of its own: give the trainer model_init, not model.")
-    check_sweep(settings, trainer)
-    planned = planned_sweep(settings, trainer)
     if callback not in trainer.callback_handler.callbacks:
         trainer.add_callback(callback)
-    with ExitStack() as stack:
-        output = open_output(stack, settings, planned)
-        stack.enter_context(_connected(ray, address))
-        _check_resources(ray, cpus_per_trial, gpus_per_trial)
-        error = _run_legs(ray, trainer, output, {"num_cpus": cpus_per_trial, "num_gpus": gpus_per_trial})
+    with sweeping(callback, trainer) as output:
+        with _connected(ray, address):
+            _check_resources(ray, cpus_per_trial, gpus_per_trial)
+            error = _run_legs(ray, trainer, output, {"num_cpus": cpus_per_trial, "num_gpus": gpus_per_trial})
         callback.sweep = output.sweep
         if error is not None:
             done, legs = len(output.sweep.done), output.num_legs
@@ -96,10 +85,8 @@ def sweep_on_ray(
                 f"{legs - done} of {legs} legs did not finish on Ray ({reason(error)}): the others are kept in "
                 f"{output.folder}; run the same again to resume."
             ) from error
-        callback.sweep = output.choose()
-        hold_chosen_model(trainer, output, callback.sweep)
-        callback.sweep = output.finish()
-    return callback.sweep
+    sweep: Any = callback.sweep
+    return sweep
 
 
 def _run_legs(ray: Any, trainer: Any, output: SweepOutput, resources: dict[str, Any]) -> Exception | None:
@@ -140,9 +127,8 @@ def _leg_on_ray(shared: Any, leg: Leg, threads: int) -> tuple[FinishedLeg, Any]:
     torch.set_num_threads(threads)
     args = replace(parts["args"], push_to_hub=False, disable_tqdm=True)  # made anew for the devices of this worker
     trainer = kind(**{**parts, "args": args}, callbacks=callbacks)
-    evaluation_set = settings.evaluation_set(trainer)
     with grouped_runs(callbacks, leg.sweep_folder.name):
-        finished = run_leg(trainer, leg, evaluation_set, InitialState(trainer), settings.test_dataset)
+        finished = run_leg(trainer, leg, settings, InitialState(trainer))
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_without_pushing(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_model
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import InvalidInputError
@@ -22,9 +22,8 @@ from ..results.metrics import averaged, decisions
 from ..results.points import MEASURED, SweepPoint
 from ..results.ratio_sweep import RatioSweep
 from ..training.threshold import remove_threshold
-from . import fingerprint
 from .checkpoints import has_whole_weights
-from .settings import SweepSettings
+from .leg import Leg
 
 logger = logging.getLogger(__name__)
 
@@ -41,68 +40,38 @@ _COMPARED = {
     "seeds": "seeds",
     "epochs_per_ratio": "epochs_per_ratio",
     "search": "search",
+    "ratios": "ratios",
 }
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Create the output folder and lock it exclusively.
+def locked(folder: Path) -> AbstractContextManager[Any]:
+    """Create the output folder and lock it exclusively, until the context ends.
 
-    Raises
-    ------
-    InvalidInputError
-        When another process has locked it, or it cannot be created.
+    Raises InvalidInputError when another process has locked it, or it cannot be created.
     """
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        return FileLock(folder / LOCK_FILE).acquire(timeout=0)
     except Timeout:
         raise InvalidInputError(
             f"another process is sweeping into {folder}: wait until it ends, or give another output folder."
         ) from None
     except OSError as error:
         raise InvalidInputError(f"{folder} cannot be written ({error}): give another output folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def planned_sweep(settings: SweepSettings, trainer: Any) -> RatioSweep:
-    """The sweep without legs, with what identifies its data, model and arguments."""
-    empty = settings.empty_sweep(trainer)
-    model = trainer.model
-    if trainer.model_init is not None:  # the model of the trainer may be trained already
-        set_seed(empty.seeds[0])
-        model = trainer.call_model_init()
-    digests = {
-        "training data": fingerprint.of_dataset(trainer.train_dataset),
-        "evaluation data": fingerprint.of_dataset(settings.evaluation_set(trainer)),
-        **({} if settings.test_dataset is None else {"test data": fingerprint.of_dataset(settings.test_dataset)}),
-        "model": fingerprint.of_model(model),
-    }
-    arguments = fingerprint.of_arguments(trainer.args)
-    return replace(empty, fingerprint=digests, arguments=arguments, folder=settings.folder(trainer.args))
 
 
 def resumed_sweep(planned: RatioSweep) -> RatioSweep:
     """The planned sweep with the legs that an earlier run of it has left in its folder.
 
-    A leg whose predictions are damaged or do not give its metrics is left out, and a warning names the file.
-
-    Raises
-    ------
-    InvalidInputError
-        When the folder contains another sweep, another model, or a record that cannot be read.
+    A leg whose predictions are damaged or do not give its metrics is left out, and a warning names the file. Raises
+    InvalidInputError when the folder contains another sweep, another model, or a record that cannot be read.
     """
     folder: Any = planned.folder
     if not (folder / SWEEP_FILE).exists():
         for name in (CONFIG_NAME, ADAPTER_CONFIG_NAME, SAFE_WEIGHTS_NAME, "README.md"):
             if (folder / name).exists():
                 raise InvalidInputError(
-                    f"{folder} contains {name}, which no sweep wrote and this one would overwrite: give another output "
-                    "folder."
+                    f"{folder} contains {name}, which no sweep wrote and this would overwrite: give another output folder."
                 )
         return planned
     found = RatioSweep.load(folder)
@@ -128,16 +97,14 @@ def resumed_sweep(planned: RatioSweep) -> RatioSweep:
     )  # fmt: skip
 
 
-def model_folder(sweep: RatioSweep, point: SweepPoint, of_leg: Path) -> Path | None:
+def model_folder(sweep: RatioSweep, leg: Leg) -> Path | None:
     """Where the model of a leg is on disk: in the folder of the leg, or else, of a finished sweep, in its output folder."""
-    if has_whole_weights(of_leg) and any((of_leg / name).exists() for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE)):
-        return of_leg
-    if sweep.folder is not None and sweep.kept_point == point and has_whole_weights(sweep.folder):
-        for name in (CONFIG_NAME, CLASS_WEIGHTS_FILE):
-            file = sweep.folder / name
-            if file.exists() and read_json(file).get("weight_ratio") == point.ratio:
-                return sweep.folder
-    return None
+    if has_whole_weights(leg.model_folder) and saved_weighting(leg.model_folder):
+        return leg.model_folder
+    kept, folder = sweep.kept_point, leg.sweep_folder
+    if kept is None or (kept.ratio, kept.seed) != (leg.ratio, leg.seed) or not has_whole_weights(folder):
+        return None
+    return folder if saved_weighting(folder).get("weight_ratio") == leg.ratio else None
 
 
 def load_weights(trainer: Any, folder: Path) -> Any:
@@ -153,26 +120,25 @@ def load_weights(trainer: Any, folder: Path) -> Any:
         model.load_state_dict(type(model).from_pretrained(folder, dtype=dtype).state_dict())
     else:
         load_model(model, folder / SAFE_WEIGHTS_NAME)
-    if (threshold := saved_threshold(folder)) is not None:
+    if (threshold := saved_weighting(folder).get("threshold")) is not None:
         model.config.threshold = threshold
         remove_threshold(model)
     return model
 
 
-def saved_threshold(folder: Path) -> list[float] | None:
-    """The threshold that is part of a saved model: see `apply_threshold`."""
-    name = CONFIG_NAME if (folder / CONFIG_NAME).exists() else CLASS_WEIGHTS_FILE
-    return read_json(folder / name).get("threshold") if (folder / name).exists() else None
+def saved_weighting(folder: Path) -> dict[str, Any]:
+    """What a saved model says about its weighting and its threshold, beside other things; empty where it says nothing."""
+    for name in (CLASS_WEIGHTS_FILE, CONFIG_NAME):
+        if (folder / name).exists():
+            return read_json(folder / name)
+    return {}
 
 
 def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
     for name, called in _COMPARED.items():
         now, then = getattr(planned, name), getattr(found, name)
-        if now != then:
+        if now != then and (name != "ratios" or planned.search is None):  # a search finds its ratios
             yield f"{called}: {_shown(now)} here, {_shown(then)} there"
-    if planned.search is None and planned.ratios != found.ratios:
-        now, then = (_shown([f"{ratio:.4g}" for ratio in sweep.ratios]) for sweep in (planned, found))
-        yield f"ratios: {now} here, {then} there"
     if not found.fingerprint:
         yield "it does not say of what data and model it is"
         return
@@ -187,22 +153,19 @@ def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
 def _shown(value: Any) -> str:
     if not isinstance(value, list):
         return str(value)
-    return ", ".join(map(str, value)) if len(value) < 6 else f"{len(value)} from {value[0]} to {value[-1]}"
+    texts = [f"{part:.4g}" if isinstance(part, float) else str(part) for part in value]
+    return ", ".join(texts) if len(texts) < 6 else f"{len(texts)} from {texts[0]} to {texts[-1]}"
 
 
 def _has_its_predictions(sweep: RatioSweep, point: SweepPoint) -> bool:
     try:
         logits, labels = sweep.predictions(point)
         measured = averaged(*decisions(logits, labels, sweep.task), sweep.task, sweep.positive_label)
+        if not all(np.isclose(measured[name], getattr(point, name), rtol=1e-9, atol=0) for name in MEASURED):
+            raise InvalidInputError(
+                f"{point.predictions} does not give the metrics that {SWEEP_FILE} has for its leg."
+            )
     except InvalidInputError as error:
         logger.warning("%s The leg with w_r = %.4g is trained again.", error, point.ratio)
-        return False
-    if not all(np.isclose(measured[name], getattr(point, name), rtol=1e-9, atol=0) for name in MEASURED):
-        logger.warning(
-            "%s does not give the metrics that %s has for w_r = %.4g: that leg is trained again.",
-            point.predictions,
-            SWEEP_FILE,
-            point.ratio,
-        )
         return False
     return True

@@ -28,11 +28,6 @@ class RatioSearch:
     max_legs : int, default 5
     tolerance : float, default 0.01
         In units of that score, to which 1 is added where the bounds hold: see `best_thresholds`.
-
-    Raises
-    ------
-    InvalidInputError
-        When a parameter is out of its range.
     """
 
     max_legs: int = 5

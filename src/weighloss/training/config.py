@@ -25,14 +25,14 @@ def has_values(args: Any, values: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def changed(args: Any, **values: Any) -> Iterator[None]:
-    """Give training arguments other values for a while."""
-    before = {name: getattr(args, name, None) for name in values}
+def changed(owner: Any, **values: Any) -> Iterator[None]:
+    """Give attributes of an object, such as the training arguments, other values for a while."""
+    before = {name: getattr(owner, name, None) for name in values}
     try:
-        vars(args).update(values)
+        vars(owner).update(values)
         yield
     finally:
-        vars(args).update(before)
+        vars(owner).update(before)
 
 
 def _flag(text: str) -> Any:

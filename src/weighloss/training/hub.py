@@ -46,10 +46,9 @@ class Secret(str):
 def refused_repository(trainer: Any, error: Exception) -> PushError:
     """What to raise when the client does not create a trainer's repository."""
     args, name = trainer.args, repo_name(trainer)
-    again = _how_to_push(args.output_dir, name, args.hub_private_repo, args.hub_revision)
     return PushError(
         f"the repository {name} cannot be created on the Hub ({reason(error)}): check its name, the login and the network; "
-        f"or push the folder later with {again}."
+        f"or push the folder later with {_push_command(args.output_dir, name, args.hub_private_repo, args.hub_revision)}."
     )
 
 
@@ -59,7 +58,7 @@ def repo_name(trainer: Any) -> str:
 
 
 def write_model_card(trainer: Any, **kwargs: Any) -> None:
-    """Write the model card into the output folder; keyword arguments are those of `Trainer.create_model_card`."""
+    """See `WeightedLossTrainer.create_model_card`."""
     from ..reports.model_card import model_card  # needs libraries that take longer to import than the Trainer
 
     args, sweep, state = trainer.args, trainer.finished_sweep, trainer.state
@@ -193,10 +192,9 @@ def push_folder(
             delete_patterns=TRAINING_ARGS_NAME,  # a push of a checkpoint may have uploaded them
         )
     except Exception as error:  # whatever the client raises: the results are in the folder
-        again = _how_to_push(folder, repo_id, private, revision, push_predictions)
         raise PushError(
             f"{folder} was not pushed to {repo_id} ({reason(error)}): everything is in the folder; check login and network "
-            f"and push it again with {again}."
+            f"and push it again with {_push_command(folder, repo_id, private, revision, push_predictions)}."
         ) from None
 
 
@@ -220,14 +218,14 @@ def _why_this_ratio(trainer: Any) -> str:
     return named.get(ratio, f"the scheme {ratio}" if isinstance(ratio, str) else "set by hand")
 
 
-def _how_to_push(
+def _push_command(
     folder: str | Path, repo_id: str, private: bool | None, revision: str | None, push_predictions: bool = False
 ) -> str:
-    command = ["weighloss", "push", str(folder), "--hub_model_id", repo_id]
-    given = {"--hub_private_repo": private, "--hub_revision": revision, "--push_predictions": push_predictions or None}
-    for flag, value in given.items():
-        command += [] if value is None else [flag, str(value)]
-    return f"`{shlex.join(command)}`"
+    words = ["weighloss", "push", str(folder), "--hub_model_id", repo_id]
+    words += [] if private is None else ["--hub_private_repo", str(private)]
+    words += [] if revision is None else ["--hub_revision", revision]
+    words += ["--push_predictions", "True"] if push_predictions else []
+    return f"`{shlex.join(words)}`"
 
 
 def _listed(values: Any) -> list[str]:

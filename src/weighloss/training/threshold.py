@@ -11,8 +11,6 @@ from ..errors import InvalidInputError
 from ..results.operating_point import as_vector
 from ..weighting.task import Task
 
-_RECORD = "threshold"  # of model.config
-
 
 def apply_threshold(model: Any, threshold: float | Sequence[float]) -> None:
     """Let a model decide at a threshold: its most probable class is then the decision, wherever the model is loaded.
@@ -43,68 +41,51 @@ def apply_threshold(model: Any, threshold: float | Sequence[float]) -> None:
     [0.0, 1.5]
     >>> remove_threshold(model)
     """
+    vector = threshold_vector(model, threshold)
+    remove_threshold(model)
+    if vector.any():
+        _subtract(model, vector)
+        model.config.threshold = vector.tolist()
+
+
+def remove_threshold(model: Any) -> None:
+    """Undo `apply_threshold`: the model decides as it was trained. Nothing happens where no threshold was applied.
+
+    Raises InvalidInputError as `apply_threshold`.
+    """
+    applied = getattr(model.config, "threshold", None)
+    if applied is not None:
+        _subtract(model, -np.asarray(applied))
+        del model.config.threshold
+
+
+def threshold_vector(model: Any, threshold: Any) -> np.ndarray:
+    """What `apply_threshold` subtracts from each logit. Raises InvalidInputError where it does not fit the classes."""
     config, task = model.config, Task.of_model(model.config)
     try:
-        given = np.asarray(threshold, dtype=np.float64)
+        given: Any = np.asarray(threshold, dtype=np.float64)
     except (TypeError, ValueError):  # no numbers, or lists of different lengths
         given = np.array(math.nan)
     fits = given.shape == (config.num_labels,) or (given.ndim == 0 and (task is Task.BINARY or given == 0))
     if not fits or not np.isfinite(given).all():
         one = "a finite number" if task is Task.BINARY else f"{config.num_labels} finite numbers, one for each label"
         raise InvalidInputError(f"threshold must be {one}, got {threshold!r}.")
+    return as_vector(given, config.num_labels, task, getattr(config, "positive_label", 1))
+
+
+def _subtract(model: Any, vector: np.ndarray) -> None:
     bias = last_bias(model)
-    remove_threshold(model)
-    value = float(given) if given.ndim == 0 else tuple(given.tolist())
-    vector = as_vector(value, config.num_labels, task, getattr(config, "positive_label", 1))
-    if vector.any():
-        _subtract(bias, vector)
-        config.update({_RECORD: vector.tolist()})
-
-
-def remove_threshold(model: Any) -> None:
-    """Undo `apply_threshold`: the model decides as it was trained. Nothing happens where no threshold was applied.
-
-    Raises
-    ------
-    InvalidInputError
-        When the model has no linear last layer with a bias.
-    """
-    applied = getattr(model.config, _RECORD, None)
-    if applied is not None:
-        _subtract(last_bias(model), -np.asarray(applied))
-        forget_threshold(model)
-
-
-def forget_threshold(model: Any) -> None:
-    """Drop what the config says of a threshold: training starts from the shifted bias like from any other."""
-    vars(model.config).pop(_RECORD, None)
-
-
-def needed_threshold(model: Any, threshold: float | Sequence[float]) -> list[float] | None:
-    """What `model.config.threshold` is to be for a threshold; None for argmax, and where the model cannot carry one."""
-    try:
-        last_bias(model)
-    except InvalidInputError:
-        return None
-    config, value = model.config, threshold if isinstance(threshold, float) else tuple(threshold)
-    vector = as_vector(value, config.num_labels, Task.of_model(config), getattr(config, "positive_label", 1))
-    return vector.tolist() if vector.any() else None
-
-
-def _subtract(bias: torch.Tensor, vector: np.ndarray) -> None:
     with torch.no_grad():
         bias -= torch.as_tensor(vector, dtype=bias.dtype, device=bias.device)
 
 
 def last_bias(model: Any) -> torch.Tensor:
     """The bias of the last linear layer. Raises InvalidInputError where that does not give the logits."""
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    last = layers[-1] if layers else None
-    kind = type(model).__name__
+    last: Any = next((layer for layer in reversed([*model.modules()]) if isinstance(layer, torch.nn.Linear)), None)
     if last is None or last.out_features != model.config.num_labels or last.bias is None:
         raise InvalidInputError(
-            f"the threshold cannot be part of a {kind}, whose last layer is not linear with a bias for each of its "
-            f"{model.config.num_labels} classes: compare the difference of the logits with it where you predict."
+            f"the threshold cannot be part of a {type(model).__name__}, whose last layer is not linear with a bias for "
+            "each class: compare the difference of the logits with it where you predict."
         )
     if last.bias.dtype not in (torch.float32, torch.float64):
         raise InvalidInputError(

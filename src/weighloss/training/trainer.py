@@ -18,15 +18,14 @@ from ..errors import InvalidInputError
 from ..results.files import CLASS_WEIGHTS_FILE, write_json
 from ..results.metrics import classification_metrics
 from ..results.ratio_sweep import RatioSweep
+from ..weighting import labels as labelled
 from ..weighting.class_weights import ClassWeights
 from ..weighting.labels import IGNORE_INDEX
 from ..weighting.losses import weighted_binary_cross_entropy, weighted_cross_entropy
 from ..weighting.task import Task
 from . import hub
-from .checks import check_class_order, check_model, check_trainer
+from .checks import check_class_order, check_model, check_trainer, names_in
 from .config import changed
-from .labelled import LabelledClasses
-from .threshold import forget_threshold
 
 
 class TrainingRunner(TrainerCallback):
@@ -72,12 +71,13 @@ class WeightedLossTrainer(Trainer):
         if self.args.hub_token:
             self.args.hub_token = hub.Secret(self.args.hub_token.strip())
         self.given_optimizers: tuple[Any, Any] = (self.optimizer, self.lr_scheduler)
-        check_model(self)
+        check_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self.task = Task.of_model(self.model.config)
         self.label_names = self.label_names or ["labels"]  # also for a model whose forward takes no labels
         # Before 5.19 the base class divides by the accumulation steps unless this is true and the items are counted.
         self.model_accepts_loss_kwargs = True
-        self.classes = LabelledClasses(self)
+        self._counted: tuple[Any, np.ndarray] | None = None  # training data, and its counts
+        self._weighted: tuple[Any, torch.Tensor] | None = None  # what the weights follow from, and the weights
         self._recorded: dict[str, Any] = {}  # what model.config says about the weighting
         self._eval_losses: list[torch.Tensor] | None = None  # while evaluating
         check_trainer(self)
@@ -111,10 +111,11 @@ class WeightedLossTrainer(Trainer):
             )
         labels = inputs.pop(self.label_name)  # so that the model does not compute a loss too
         logits, outputs = _logits_first(model(**inputs))
+        weights = self._weights()
         if self._eval_losses is not None:
-            loss = self._add_eval_losses(logits, labels)
+            loss = self._add_eval_losses(self._eval_losses, logits, labels, weights)
         else:
-            loss = self._loss(logits, labels, self.classes.current()[1], num_items=num_items_in_batch)
+            loss = self._loss(logits, labels, weights, num_items=num_items_in_batch)
             if self.args.average_tokens_across_devices and num_items_in_batch is not None:
                 # The items are those of all processes, whose gradients are averaged, not added up.
                 loss = loss * self.accelerator.num_processes
@@ -152,13 +153,11 @@ class WeightedLossTrainer(Trainer):
     ) -> Any:
         """As `Trainer.evaluation_loop`, with the weighted and the plain loss as means over the whole evaluation set."""
         check_class_order(self, dataloader.dataset, f"the {metric_key_prefix} data")
-        self._eval_losses = []
-        try:
+        losses: list[torch.Tensor] = []
+        with changed(self, _eval_losses=losses):
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
-        finally:
-            losses, self._eval_losses = self._eval_losses, None
         if losses and output.metrics is not None:
             weighted, plain, counted = torch.cat(losses).double().sum(dim=0).tolist()
             for name, total in (("loss", weighted), ("plain_loss", plain)):
@@ -168,7 +167,7 @@ class WeightedLossTrainer(Trainer):
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.create_scheduler`; the model is now that of `model_init`, and the ratio that of a search's trial."""
         self.record_class_weights()
-        forget_threshold(self.model)
+        vars(self.model.config).pop("threshold", None)  # training starts from the shifted bias like from any other
         return super().create_scheduler(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
@@ -225,12 +224,14 @@ class WeightedLossTrainer(Trainer):
     @property
     def class_names(self) -> Sequence[str]:
         """Names of the classes: those of the training data's `ClassLabel`, or else of `model.config.id2label`."""
-        return self.classes.names
+        names, config = names_in(self, self.train_dataset), self.model.config
+        return [*names, *(str(config.id2label[i]) for i in range(len(names), config.num_labels))]
 
     @property
     def positive_label(self) -> int:
         """Id of the positive class."""
-        return self.classes.positive_label
+        label = self._given("positive_label")
+        return 1 if label is None else labelled.label_id(label, self.class_names)
 
     @property
     def class_weights(self) -> ClassWeights:
@@ -238,24 +239,68 @@ class WeightedLossTrainer(Trainer):
 
         Raises InvalidInputError when there are no training labels, no `class_counts` and no counts in `model.config`.
         """
-        return self.classes.current()[0]
+        ratio = getattr(self.args, "weight_ratio", None)
+        weights = self._given("class_weights") if ratio is None else getattr(self.args, "class_weights", None)
+        if weights is not None:
+            weights = self._by_id("class_weights", weights)
+            if self.task is Task.MULTILABEL and isinstance(weights[0], list):  # of a loaded model
+                weights = [positive / negative for negative, positive in weights]
+        return self.weights_at(ratio, weights)
 
     def weights_at(self, ratio: float | str | None, weights: Sequence[float] | None = None) -> ClassWeights:
         """The weights at a ratio (the natural one when None), or explicit ones, whatever `args` has."""
-        return self.classes.weights_at(ratio, weights)
+        counts = self._given("class_counts")
+        if counts is not None:
+            counts = self._by_id("class_counts", counts)
+        elif self.train_dataset is None:
+            raise InvalidInputError(
+                "there are no training labels to compute class weights from: give train_dataset or class_counts."
+            )
+        else:
+            if self._counted is None or self._counted[0] is not self.train_dataset:
+                self._counted = self.train_dataset, self.count_classes(self.train_dataset)
+            counts = self._counted[1]
+        if self.task is Task.MULTILABEL:
+            return ClassWeights.from_multi_label_counts(counts, ratio, weights)
+        return ClassWeights.from_counts(counts, ratio, self.positive_label, weights)
 
     def count_classes(self, dataset: Any) -> np.ndarray:
         """Count the labels of each class of the model in a dataset, in the form of `ClassWeights.counts`.
 
         Raises InvalidInputError when the labels cannot be counted or are not classes of the model.
         """
-        return self.classes.count(dataset)
+        num_labels, named = self.model.config.num_labels, self.label_name
+        # A column of the name that the collator uses comes first, as the default collator takes it.
+        known = named != "labels" and named in labelled.column_names(dataset)
+        column = labelled.find_label_column(dataset, named if known else None)
+        if self.task is Task.MULTILABEL:
+            counts = labelled.count_multi_labels(dataset, column)
+        else:
+            counts = labelled.count_labels(dataset, column, num_classes=num_labels)
+        if len(counts) != num_labels:
+            found, advice = f"{len(counts)} labels per example", f"load the model with num_labels={len(counts)}"
+            if self.task is not Task.MULTILABEL:
+                present = np.flatnonzero(counts)
+                found = f"label ids from {present[0]} to {present[-1]}"
+                if len(present) <= num_labels:
+                    advice = f"number the classes from 0, for example with dataset.class_encode_column({column!r})"
+            raise InvalidInputError(
+                f"column {column!r} has {found}, but the model has num_labels={num_labels}: {advice}."
+            )
+        return counts
 
     def record_class_weights(self) -> None:
         """Write how the classes are weighted to `model.config`, and their names if it has none."""
-        config, sweep = self.model.config, self.finished_sweep
+        config, sweep, weights = self.model.config, self.finished_sweep, self.class_weights
         vars(config).pop("requirement", None)  # of an earlier training
-        self._recorded = self.classes.record() | ({} if sweep is None else {"requirement": sweep.requirement})
+        self._recorded = {
+            "class_counts": weights.counts.tolist(),
+            "class_weights": weights.weights.tolist(),
+            "weight_ratio": weights.ratio,
+            "natural_ratio": weights.natural_ratio,
+            "positive_label": weights.positive_label,
+            **({} if sweep is None else {"requirement": sweep.requirement}),
+        }
         config.update(self._recorded)
         known = getattr(config, "id2label", None) or {}
         if known and all(name == f"LABEL_{i}" for i, name in known.items()):
@@ -272,21 +317,48 @@ class WeightedLossTrainer(Trainer):
         sweeps = (runner.sweep for runner in self.runners())
         return next((sweep for sweep in sweeps if sweep is not None and sweep.operating_point is not None), None)
 
+    def _given(self, name: str) -> Any:
+        """What the arguments have, or else, without training data, the config of a loaded model."""
+        value = getattr(self.args, name, None)  # plain TrainingArguments have none
+        return getattr(self.model.config, name, None) if value is None and self.train_dataset is None else value
+
+    def _by_id(self, name: str, values: Any) -> list[Any]:
+        """Values that are given by label name or id, or in the order of the ids, in the order of the ids."""
+        names, num_labels = self.class_names, self.model.config.num_labels
+        if isinstance(values, Mapping):
+            found = {labelled.label_id(label, names, name): value for label, value in values.items()}
+        else:
+            found = dict(enumerate(values)) if isinstance(values, (Sequence, np.ndarray)) else {}
+        if found.keys() != set(range(num_labels)) or len(values) != num_labels:
+            raise InvalidInputError(
+                f"{name} must have one value for each of the {num_labels} classes ({', '.join(names)}), got {values!r}."
+            )
+        return [found[i] for i in range(num_labels)]
+
+    def _weights(self) -> torch.Tensor:
+        """`class_weights` as a tensor. Every micro-batch asks for it, so it is kept as long as nothing changes."""
+        names = ("weight_ratio", "class_weights", "class_counts", "positive_label")
+        given = repr([getattr(self.args, name, None) for name in names])
+        key = given, id(self.train_dataset), id(self.model.config)
+        if self._weighted is None or self._weighted[0] != key:
+            self._weighted = key, torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
+        return self._weighted[1]
+
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if self.task is Task.MULTILABEL:
             return weighted_binary_cross_entropy(logits, labels, weights, **kwargs)
         smoothing = self.args.label_smoothing_factor
         return weighted_cross_entropy(logits, labels, weights, label_smoothing=smoothing, **kwargs)
 
-    def _add_eval_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _add_eval_losses(
+        self, eval_losses: list[torch.Tensor], logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         """Keep the losses of each example, which are gathered like its logits; returns the loss of the batch."""
-        weights = self.classes.current()[1]
         weighted = self._loss(logits, labels, weights, reduction="none")
         plain = self._loss(logits, labels, torch.ones_like(weights), reduction="none")
         counted = labels != IGNORE_INDEX
         sums = [part.reshape(len(logits), -1).sum(dim=1).float() for part in (weighted, plain, counted.to(weighted))]
-        if self._eval_losses is not None:
-            self._eval_losses.append(self.gather_function(torch.stack(sums, dim=1)).cpu())
+        eval_losses.append(self.gather_function(torch.stack(sums, dim=1)).cpu())
         return weighted.sum() / counted.sum().clamp(min=1)
 
 

@@ -34,7 +34,6 @@ class ClassWeights:
     natural_ratio : float
         The ratio at which every class contributes the same to the loss.
     task : Task
-        Two classes, more than two classes, or several labels per example.
     positive_label : int
         Id of the class whose precision and recall are reported, with two classes.
 
@@ -67,14 +66,12 @@ class ClassWeights:
         Parameters
         ----------
         counts : sequence of int of shape (n_classes,)
-            Number of training labels of each class. With more than two classes some may be 0; such a class gets the weight
-            of the rarest class that has labels.
+            With more than two classes some may be 0; such a class gets the weight of the rarest class that has labels.
         ratio : float or str, optional
             The weight ratio w_r, or its name: `natural`, `unweighted` (1), `sqrt` (square root of the natural ratio) or,
             with two classes, `effective:0.999` (effective number of samples with that β: Cui et al. 2019, Class-Balanced
             Loss Based on Effective Number of Samples, CVPR, arXiv 1901.05555). The natural ratio when None.
         positive_label : int, default 1
-            Id of the positive class.
         weights : sequence of float of shape (n_classes,), optional
             Explicit weights, of any scale. The result's `ratio` is computed from them.
 
@@ -119,7 +116,7 @@ class ClassWeights:
         positive_label: int | str = 1,
         weights: Sequence[float] | np.ndarray | None = None,
     ) -> ClassWeights:
-        """Class weights from the labels of a dataset: parameters and errors are those of `count_labels` and `from_counts`.
+        """Class weights from the labels of a dataset: see `count_labels` and `from_counts`.
 
         `positive_label` may also be the name of a class where the column is a `ClassLabel`.
         """

@@ -47,14 +47,11 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     counts = np.zeros(max(num_classes, len(class_names(dataset, column))), dtype=np.int64)
     for batch in _label_batches(dataset, column):
         labels = _class_ids(batch, column).to_numpy()
-        if (labels < 0).any():
-            labels = labels[labels != IGNORE_INDEX]
-        lowest, highest = (labels.min(), labels.max()) if len(labels) else (0, 0)
-        if lowest < 0 or highest > _HIGHEST_ID:
+        labels = labels[labels != IGNORE_INDEX]
+        if len(wrong := labels[(labels < 0) | (labels > _HIGHEST_ID)]):
             raise InvalidInputError(
-                f"column {column!r} must hold class ids from 0, or -100 for labels that do not count, got "
-                f"{lowest if lowest < 0 else highest}: number the classes from 0, for example with "
-                f"dataset.class_encode_column({column!r})."
+                f"column {column!r} must hold class ids from 0, or -100 for labels that do not count, got {wrong[0]}: "
+                f"number the classes from 0, for example with dataset.class_encode_column({column!r})."
             )
         batch_counts = np.bincount(labels, minlength=len(counts))
         batch_counts[: len(counts)] += counts
@@ -121,8 +118,7 @@ def column_names(dataset: Any) -> list[str]:
         )
     if hasattr(dataset, "iloc"):  # of pandas
         raise InvalidInputError(
-            f"the dataset is a {type(dataset).__name__}, whose items have no numbers: write "
-            "datasets.Dataset.from_pandas(data)."
+            f"the dataset is a {type(dataset).__name__}, not a list of rows: write datasets.Dataset.from_pandas(data)."
         )
     columns = getattr(dataset, "column_names", None)
     if columns is None and _has_indexed_items(dataset) and len(dataset):

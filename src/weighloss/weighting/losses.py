@@ -47,8 +47,7 @@ def weighted_cross_entropy(
     Raises
     ------
     InvalidInputError
-        When the shapes of logits, labels and class weights do not fit, a label is a fraction, `reduction` is unknown, or,
-        on the CPU, a label is not a class id.
+        When shapes do not fit, a label is a fraction, `reduction` is unknown, or, on the CPU, a label is not a class id.
 
     Examples
     --------
@@ -102,12 +101,7 @@ def weighted_binary_cross_entropy(
     class_weights : float tensor of shape (n_labels, 2)
         Weights of the negatives and the positives of each label: see `ClassWeights.from_multi_label_counts`.
     num_items, reduction
-        As in `weighted_cross_entropy`, and so is the result.
-
-    Raises
-    ------
-    InvalidInputError
-        When the shapes of logits, labels and class weights do not fit, or `reduction` is unknown.
+        As in `weighted_cross_entropy`, and so are the result and the errors.
 
     Examples
     --------
@@ -132,7 +126,8 @@ def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torc
 
     With weights w_c a model learns the probabilities p_c·w_c / Σ_k p_k·w_k, as if class c was w_c times as frequent.
     Subtracting log w gives p_c back (Elkan 2001, The Foundations of Cost-Sensitive Learning, IJCAI, theorem 2): exactly for
-    a model that minimises its loss, approximately for any other. The result has the shape and dtype of `logits`.
+    a model that minimises its loss, approximately for any other. The result has the shape and dtype of `logits`. Raises
+    InvalidInputError when the numbers of logits and class weights differ.
 
     Parameters
     ----------
@@ -140,11 +135,6 @@ def calibrated_logits(logits: torch.Tensor, class_weights: torch.Tensor) -> torc
     class_weights : float tensor of shape (n_classes,), or (n_labels, 2) for several labels per example
         Weights of the training, of any scale: `trainer.class_weights.weights`, or `class_weights` of the saved config. With
         several labels per example log(w_1 / w_0) of each label is subtracted.
-
-    Raises
-    ------
-    InvalidInputError
-        When the numbers of logits and class weights differ.
 
     Examples
     --------
