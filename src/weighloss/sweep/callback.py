@@ -18,8 +18,9 @@ from ..results.files import has_no_room
 from ..results.ratio_sweep import RatioSweep
 from ..results.sweep_data import Thresholds
 from ..training.config import changed
+from ..training.runner import TrainingRunner
 from ..training.threshold import apply_threshold, last_bias, threshold_vector
-from ..training.trainer import TrainingRunner, WeightedLossTrainer
+from ..training.trainer import WeightedLossTrainer
 from .leg import InitialState, run_leg
 from .output import SweepOutput
 from .progress import Progress

@@ -24,7 +24,8 @@ from ..results.files import LEGS_FOLDER, PREDICTIONS_FOLDER
 from ..results.metrics import averaged, decisions, logits_and_labels
 from ..results.points import MEASURED, FailedLeg, SweepPoint
 from ..training.config import GROUPED, UNGROUPED, changed, has_values
-from ..training.trainer import TrainingRunner, WeightedLossTrainer
+from ..training.runner import TrainingRunner
+from ..training.trainer import WeightedLossTrainer
 from .checkpoints import last_checkpoint, remove_checkpoints
 from .settings import SweepSettings
 from .trackers import end_runs, with_new_trackers

@@ -15,7 +15,8 @@ import torch
 
 from ..errors import InvalidInputError, SweepStoppedError, reason
 from ..results.ratio_sweep import RatioSweep
-from ..training.trainer import TrainingRunner, WeightedLossTrainer
+from ..training.runner import TrainingRunner
+from ..training.trainer import WeightedLossTrainer
 from .callback import RatioSweepCallback, sweeping
 from .leg import FinishedLeg, InitialState, Leg, run_leg
 from .output import SweepOutput

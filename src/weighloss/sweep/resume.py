@@ -146,7 +146,7 @@ def _differences(planned: RatioSweep, found: RatioSweep) -> Iterator[str]:
         if found.fingerprint.get(name) != digest:
             yield f"the {name} differs" + (_IF_THE_HEAD_IS_NEW if name == "model" else "")
     for name, value in planned.arguments.items():
-        if value != found.arguments.get(name, value):  # an argument that only another version has is no difference
+        if value != found.arguments.get(name, value):  # an argument that only another version has does not count
             yield f"{name}: {_shown(value)} here, {_shown(found.arguments[name])} there"
 
 

@@ -60,6 +60,8 @@ class WeightedLossConfig(TrainingArguments):
         Name or id of the positive class; id 1 when None.
     """
 
+    _argument_group_name = "training"  # in the help of a command
+
     weight_ratio: float | str | None = _flag(
         "Weight of the positive class over the negative one: a number, natural, unweighted, sqrt or effective:0.999. "
         "Default: the natural ratio."

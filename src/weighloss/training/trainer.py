@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import CommitInfo
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import CONFIG_NAME
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
@@ -26,16 +26,7 @@ from ..weighting.task import Task
 from . import hub
 from .checks import check_class_order, check_model, check_trainer, names_in
 from .config import changed
-
-
-class TrainingRunner(TrainerCallback):
-    """Base class of a callback that runs the whole training itself when `WeightedLossTrainer.train` is called."""
-
-    sweep: Any = None  # the results so far, for the model card
-
-    def run(self, trainer: WeightedLossTrainer, resume_from_checkpoint: Any, trial: Any) -> TrainOutput:
-        """Train; called with the arguments of `Trainer.train`."""
-        raise NotImplementedError
+from .runner import TrainingRunner
 
 
 class WeightedLossTrainer(Trainer):
@@ -77,7 +68,7 @@ class WeightedLossTrainer(Trainer):
         # Before 5.19 the base class divides by the accumulation steps unless this is true and the items are counted.
         self.model_accepts_loss_kwargs = True
         self._counted: tuple[Any, np.ndarray] | None = None  # training data, and its counts
-        self._weighted: tuple[Any, torch.Tensor] | None = None  # what the weights follow from, and the weights
+        self._weighted: tuple[Any, torch.Tensor, Any] | None = None  # what the weights follow from, and the weights
         self._recorded: dict[str, Any] = {}  # what model.config says about the weighting
         self._eval_losses: list[torch.Tensor] | None = None  # while evaluating
         check_trainer(self)
@@ -242,7 +233,7 @@ class WeightedLossTrainer(Trainer):
         ratio = getattr(self.args, "weight_ratio", None)
         weights = self._given("class_weights") if ratio is None else getattr(self.args, "class_weights", None)
         if weights is not None:
-            weights = self._by_id("class_weights", weights)
+            weights = labelled.by_id("class_weights", weights, self.class_names)
             if self.task is Task.MULTILABEL and isinstance(weights[0], list):  # of a loaded model
                 weights = [positive / negative for negative, positive in weights]
         return self.weights_at(ratio, weights)
@@ -251,7 +242,7 @@ class WeightedLossTrainer(Trainer):
         """The weights at a ratio (the natural one when None), or explicit ones, whatever `args` has."""
         counts = self._given("class_counts")
         if counts is not None:
-            counts = self._by_id("class_counts", counts)
+            counts = labelled.by_id("class_counts", counts, self.class_names)
         elif self.train_dataset is None:
             raise InvalidInputError(
                 "there are no training labels to compute class weights from: give train_dataset or class_counts."
@@ -269,38 +260,13 @@ class WeightedLossTrainer(Trainer):
 
         Raises InvalidInputError when the labels cannot be counted or are not classes of the model.
         """
-        num_labels, named = self.model.config.num_labels, self.label_name
-        # A column of the name that the collator uses comes first, as the default collator takes it.
-        known = named != "labels" and named in labelled.column_names(dataset)
-        column = labelled.find_label_column(dataset, named if known else None)
-        if self.task is Task.MULTILABEL:
-            counts = labelled.count_multi_labels(dataset, column)
-        else:
-            counts = labelled.count_labels(dataset, column, num_classes=num_labels)
-        if len(counts) != num_labels:
-            found, advice = f"{len(counts)} labels per example", f"load the model with num_labels={len(counts)}"
-            if self.task is not Task.MULTILABEL:
-                present = np.flatnonzero(counts)
-                found = f"label ids from {present[0]} to {present[-1]}"
-                if len(present) <= num_labels:
-                    advice = f"number the classes from 0, for example with dataset.class_encode_column({column!r})"
-            raise InvalidInputError(
-                f"column {column!r} has {found}, but the model has num_labels={num_labels}: {advice}."
-            )
-        return counts
+        return labelled.count_classes(dataset, self.task, self.model.config.num_labels, self.label_name)
 
     def record_class_weights(self) -> None:
         """Write how the classes are weighted to `model.config`, and their names if it has none."""
         config, sweep, weights = self.model.config, self.finished_sweep, self.class_weights
         vars(config).pop("requirement", None)  # of an earlier training
-        self._recorded = {
-            "class_counts": weights.counts.tolist(),
-            "class_weights": weights.weights.tolist(),
-            "weight_ratio": weights.ratio,
-            "natural_ratio": weights.natural_ratio,
-            "positive_label": weights.positive_label,
-            **({} if sweep is None else {"requirement": sweep.requirement}),
-        }
+        self._recorded = weights.for_config() | ({} if sweep is None else {"requirement": sweep.requirement})
         config.update(self._recorded)
         known = getattr(config, "id2label", None) or {}
         if known and all(name == f"LABEL_{i}" for i, name in known.items()):
@@ -322,26 +288,15 @@ class WeightedLossTrainer(Trainer):
         value = getattr(self.args, name, None)  # plain TrainingArguments have none
         return getattr(self.model.config, name, None) if value is None and self.train_dataset is None else value
 
-    def _by_id(self, name: str, values: Any) -> list[Any]:
-        """Values that are given by label name or id, or in the order of the ids, in the order of the ids."""
-        names, num_labels = self.class_names, self.model.config.num_labels
-        if isinstance(values, Mapping):
-            found = {labelled.label_id(label, names, name): value for label, value in values.items()}
-        else:
-            found = dict(enumerate(values)) if isinstance(values, (Sequence, np.ndarray)) else {}
-        if found.keys() != set(range(num_labels)) or len(values) != num_labels:
-            raise InvalidInputError(
-                f"{name} must have one value for each of the {num_labels} classes ({', '.join(names)}), got {values!r}."
-            )
-        return [found[i] for i in range(num_labels)]
-
     def _weights(self) -> torch.Tensor:
         """`class_weights` as a tensor. Every micro-batch asks for it, so it is kept as long as nothing changes."""
         names = ("weight_ratio", "class_weights", "class_counts", "positive_label")
         given = repr([getattr(self.args, name, None) for name in names])
         key = given, id(self.train_dataset), id(self.model.config)
         if self._weighted is None or self._weighted[0] != key:
-            self._weighted = key, torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
+            weights = torch.as_tensor(self.class_weights.weights, dtype=torch.float32)
+            held = self.train_dataset, self.model.config  # so that no other object gets their ids
+            self._weighted = key, weights, held
         return self._weighted[1]
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, **kwargs: Any) -> torch.Tensor:

@@ -176,6 +176,16 @@ class ClassWeights:
         sizes = np.where(counts.any(axis=1, keepdims=True), counts, 1)  # a label may have no examples at all
         return cls(counts, _normalised(log_weights, sizes), ratio, natural_ratio, Task.MULTILABEL)
 
+    def for_config(self) -> dict[str, Any]:
+        """What the configuration of a model says about its weighting."""
+        return {
+            "class_counts": self.counts.tolist(),
+            "class_weights": self.weights.tolist(),
+            "weight_ratio": self.ratio,
+            "natural_ratio": self.natural_ratio,
+            "positive_label": self.positive_label,
+        }
+
 
 def _normalised(log_weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Weights of mean 1 over the counts, along the last axis."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import torch
 
 from ..errors import InvalidInputError
+from .task import Task
 
 IGNORE_INDEX = -100
 LABEL_COLUMNS = ("label", "labels", "label_ids")  # the columns that transformers' data collators take as labels
@@ -82,6 +83,28 @@ def count_multi_labels(dataset: Any, label_column: str | None = None) -> np.ndar
     return counts
 
 
+def count_classes(dataset: Any, task: Task, num_labels: int, label_name: str = "labels") -> np.ndarray:
+    """Number of labels of each class of a model with `num_labels` classes, in the form of `ClassWeights.counts`.
+
+    `label_name` is what the collator calls the labels. Raises InvalidInputError when the labels cannot be counted or are
+    not classes of the model.
+    """
+    # A column of the name that the collator uses comes first, as the default collator takes it.
+    is_named = label_name != "labels" and label_name in column_names(dataset)
+    column = find_label_column(dataset, label_name if is_named else None)
+    is_multi = task is Task.MULTILABEL
+    counts = count_multi_labels(dataset, column) if is_multi else count_labels(dataset, column, num_labels)
+    if len(counts) != num_labels:
+        found, advice = f"{len(counts)} labels per example", f"load the model with num_labels={len(counts)}"
+        if not is_multi:
+            present = np.flatnonzero(counts)
+            found = f"label ids from {present[0]} to {present[-1]}"
+            if len(present) <= num_labels:
+                advice = f"number the classes from 0, for example with dataset.class_encode_column({column!r})"
+        raise InvalidInputError(f"column {column!r} has {found}, but the model has num_labels={num_labels}: {advice}.")
+    return counts
+
+
 def find_label_column(dataset: Any, label_column: str | None = None) -> str:
     """Name of the label column: `label_column`, or, if None, the one of `label`, `labels` and `label_ids` that is there.
 
@@ -147,6 +170,22 @@ def label_id(label: int | str, names: Sequence[str], parameter: str = "positive_
     except (ValueError, TypeError):
         or_name = f" or one of the class names {_quoted(names)}" if names else ""
         raise InvalidInputError(f"{parameter} must be a class id{or_name}, got {label!r}.") from None
+
+
+def by_id(name: str, values: Any, names: Sequence[str]) -> list[Any]:
+    """Values that are given by class name or id, or in the order of the ids, in the order of the ids.
+
+    Raises InvalidInputError, with `name` as the name of the values, when there is not one for each class.
+    """
+    if isinstance(values, Mapping):
+        found = {label_id(label, names, name): value for label, value in values.items()}
+    else:
+        found = dict(enumerate(values)) if isinstance(values, (Sequence, np.ndarray)) else {}
+    if found.keys() != set(range(len(names))) or len(values) != len(names):
+        raise InvalidInputError(
+            f"{name} must have one value for each of the {len(names)} classes ({', '.join(names)}), got {values!r}."
+        )
+    return [found[i] for i in range(len(names))]
 
 
 def _has_indexed_items(dataset: Any) -> bool:
