@@ -203,6 +203,12 @@ def test_an_output_folder_that_cannot_be_written_to_is_refused_in_one_sentence(n
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_command_that_cannot_read_its_data_leaves_no_folder(tmp_path):
+    message = ended("sweep", "--train_file", tmp_path / "missing.csv", "--output_dir", tmp_path / "new" / "out")
+    assert "there is no file" in message
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_output_folder_is_refused(no_data, tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)

@@ -72,6 +72,7 @@ def test_the_metadata_say_what_the_model_is_and_how_well_it_does_on_which_split(
     assert data["library_name"] == "transformers"
     assert data["license"] == "apache-2.0"
     assert data["language"] == "en"
+    assert metadata(make_card(language=("en", "de")).content)["language"] == ["en", "de"]
     assert data["base_model"] == "distilbert/distilbert-base-uncased"
     assert data["pipeline_tag"] == "text-classification"
     assert data["datasets"] == ["ucirvine/sms_spam"]

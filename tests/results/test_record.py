@@ -58,6 +58,13 @@ def test_what_is_no_sweep_is_refused_in_one_sentence(tmp_path, content, sentence
         ('"ratio": 0.7,', '"ratio": 0.8,', r"points\[1\]: ratio and seed must be those of a leg of this sweep"),
         ('"ratio": 0.7,', '"ratio": 0.07,', r"points\[1\]: ratio and seed must be those of a leg of this sweep, once"),
         ('"fn": 20,\n      "tn": 80,', '"fn": 0, "tn": 0,', r"points\[0\]: tp, fp, fn, tn must not all be 0"),
+        (
+            '"threshold": 0.0,\n    "tp": 15,\n    "fp": 3,\n    "fn": 5,\n    "tn": 77,',
+            '"threshold": 0.0, "tp": 0, "fp": 0, "fn": 0, "tn": 0,',
+            "sweep.json: operating_point: tp, fp, fn, tn must not all be 0",
+        ),
+        ('"counts": [\n    700,', '"counts": [[1, 2], [3, -1]], "x": [', r"sweep.json: counts\[1\]\[1\]: .*, got -1"),
+        ('"dataset": "messages"', '"dataset": "\\ud800"', "sweep.json: Invalid JSON"),
         ('"reason": "no memory"', '"reason": 3', r"failed\[0\]\.reason: Input should be a valid string, got 3"),
         ('"kept": 2', '"kept": 5', "kept must be the number of a point, got 5"),
         (

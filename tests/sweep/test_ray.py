@@ -100,21 +100,30 @@ def test_a_leg_that_dies_on_ray_is_told_and_the_others_are_kept(tmp_path, train_
     ("change", "sentence"),
     [
         ({"model_init": None}, "give the trainer model_init"),
+        (
+            {"sweep": {"evaluate_on": "tets"}, "eval": True},
+            "evaluate_on='tets' is not among the evaluation sets 'test'",
+        ),
         ({"sweep": {"ratios": RatioSearch()}}, "a search chooses its ratios one after the other"),
         ({"hidden": True}, r"is not installed: run pip install 'weighloss\[ray\]'"),
     ],
-    ids=["model", "search", "not_installed"],
+    ids=["model", "evaluation_set", "search", "not_installed"],
 )
 def test_what_cannot_run_on_ray_is_refused(tmp_path, train_data, eval_data, monkeypatch, change, sentence):
+    if change.pop("eval", False):
+        eval_data = {"test": eval_data}
     if change.pop("hidden", False):
         monkeypatch.setitem(sys.modules, "ray", None)
     change = {"model_init": own_head} | change
     if change["model_init"] is None:
         del change["model_init"]
     trainer = make_sweep(tmp_path, train_data, eval_data, **change)
+    callback = next(trainer.runners())
+    trainer.remove_callback(callback)
     started = time.monotonic()
     with pytest.raises(InvalidInputError, match=sentence) as caught:
-        sweep_on_ray(trainer, next(trainer.runners()))
+        sweep_on_ray(trainer, callback)
+    assert not list(trainer.runners())
     assert "\n" not in str(caught.value)
     assert time.monotonic() - started < 20
 

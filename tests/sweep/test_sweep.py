@@ -17,6 +17,7 @@ from weighloss import (
     RatioSweepCallback,
     WeightedLossConfig,
     WeightedLossTrainer,
+    apply_threshold,
     precision_recall,
     reports,
 )
@@ -192,11 +193,10 @@ def test_several_classes_sweep_by_macro_averages(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"eval_data": None}, "a sweep needs eval_dataset .* got NoneType: give one"),
-        (
-            {"eval_data": make_data(40, 0).to_iterable_dataset()},
-            "eval_dataset to be a dataset of known length, got IterableDataset",
-        ),
+        ({"eval_data": None}, "a sweep needs an eval_dataset of known length, got NoneType: give a dataset"),
+        ({"eval_data": make_data(40, 0).to_iterable_dataset()}, "an eval_dataset .* got IterableDataset: give"),
+        ({"callback": {"test_dataset": make_data(40, 0).to_iterable_dataset()}}, "a test_dataset .* got Iterable"),
+        ({"train_data": None, "config": {"class_counts": [9, 1]}}, "a sweep needs training data: give train_dataset"),
         ({"config": {"enable_jit_checkpoint": True}}, "enable_jit_checkpoint saves in the middle of a step"),
         ({"callback": {"output_dir": __file__}}, "cannot be written"),
         ({"eval_data": make_data(20, 0, names=("a", "b", "c"))}, "num_labels=2: load the model with num_labels=3"),
@@ -303,11 +303,13 @@ def test_a_sweep_within_a_search_of_hyperparameters_is_refused(tmp_path, train_d
 
 def test_what_is_no_number_among_the_users_metrics_is_left_out_of_the_record(tmp_path, train_data, eval_data):
     def compute_metrics(prediction):
-        return {"text": "precision 0.5", "none": None, "nan": float("nan"), "half": np.float32(0.5)}
+        others = {"text": "precision 0.5", "none": None, "nan": float("nan"), "accuracy": float("nan")}
+        return others | {"half": np.float32(0.5)}
 
     callback = RatioSweepCallback(ratios=[1])
     make_sweep(tmp_path, train_data, eval_data, callback, SHORT, compute_metrics=compute_metrics).train()
-    assert RatioSweep.load(tmp_path).points[0].other_metrics.keys() == {"accuracy", "half"}
+    point = RatioSweep.load(tmp_path).points[0]
+    assert point.other_metrics == {"accuracy": (point.tp + point.tn) / len(eval_data), "half": 0.5}
 
 
 @pytest.mark.parametrize("function", ["plot.plot_sweep", "html.write_report"])
@@ -415,6 +417,17 @@ def test_another_threshold_for_the_leg_that_is_kept_trains_nothing(tmp_path, tra
         if choose is not None:
             assert rule.threshold
     assert all(torch.allclose(bias, weights[0], atol=1e-6) for bias in weights)
+
+
+def test_the_threshold_of_the_model_that_a_sweep_starts_from_is_not_in_the_model_that_it_keeps(
+    tmp_path, train_data, eval_data
+):
+    for _ in range(2):  # the second time nothing is left to train
+        trainer = make_sweep(tmp_path, train_data, eval_data, RatioSweepCallback([1]), SHORT)
+        apply_threshold(trainer.model, 1.5)
+        trainer.train()
+    saved = type(trainer.model).from_pretrained(tmp_path)
+    assert torch.equal(trainer.model.classifier.bias, saved.classifier.bias)
 
 
 def test_a_model_that_cannot_carry_a_threshold_is_said_before_training_and_keeps_it_in_the_record(

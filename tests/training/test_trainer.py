@@ -330,6 +330,14 @@ def test_weights_and_counts_are_understood_by_name_by_id_in_order_and_as_json(tm
         assert trainer.class_weights.counts.tolist() == [1, 3]
 
 
+def test_counts_are_those_of_the_models_classes_where_the_data_names_more(tmp_path):
+    data = make_data(60, 0, names=("ham", "spam", "unknown")).filter(lambda row: row["label"] < 2)
+    trainer = make_trainer(WeightedLossTrainer, tmp_path, data, make_model(), {"class_counts": [90, 10]})
+    assert trainer.class_weights.weights.tolist() == pytest.approx([100 / 180, 5])
+    with pytest.raises(InvalidInputError, match="one value for each of the 2 classes"):
+        make_trainer(WeightedLossTrainer, tmp_path, data, make_model(), {"class_counts": [90, 10, 5]})
+
+
 def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
     config = {"class_counts": [150, 42], "max_steps": 3}
     trainer = make_trainer(WeightedLossTrainer, tmp_path, train_data.to_iterable_dataset(), config=config)
@@ -354,9 +362,12 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ),
         (
             {"model": {"num_labels": 1}},
-            "num_labels=1, which is not a classification: load it with num_labels=2 or more",
+            "num_labels=1, which means regression: load it with num_labels=2 or more",
         ),
-        ({"model": {"problem_type": "regression"}}, "problem_type='regression' .* load it .* without problem_type"),
+        (
+            {"model": {"problem_type": "regression"}},
+            "problem_type='regression', which .* load it without problem_type",
+        ),
         ({"model": {"problem_type": "multi_label_classification"}}, "a 0 or 1 for each label"),
         (
             {"data": make_data(50, 0).filter(lambda row: row["label"] == 0)},
@@ -377,7 +388,7 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
         ({"config": {"batch_eval_metrics": True}}, "batch_eval_metrics"),
         (
             {"config": {"label_names": ["start", "end"]}},
-            "must be a list of one name, that of the class ids in the batches, .* got .'start', 'end'.",
+            "must be a list with the one name that the batches have for the class ids; .* got .'start', 'end'.",
         ),
         ({"config": {"label_names": ["label"]}}, "collators .* call 'labels' .* got .'label'.: leave label_names out"),
         ({"config": {"label_names": "labels"}}, r"label_names must be a list .* got 'labels': leave label_names out"),
@@ -581,6 +592,8 @@ def test_a_loaded_model_of_several_labels_is_evaluated_with_the_weights_it_was_t
     for form in ({"LABEL_0": 3, "LABEL_1": 2}, [3, 2]):
         trainer = make_trainer(WeightedLossTrainer, tmp_path, data, model, {"class_weights": form})
         assert trainer.class_weights.weights[:, 1] / trainer.class_weights.weights[:, 0] == pytest.approx([3, 2])
+    with pytest.raises(InvalidInputError, match="class_weights must be 2 positive finite numbers"):
+        make_trainer(WeightedLossTrainer, tmp_path, data, model, {"class_weights": [[1, 2], [1, 3]]})
     trainer = make_trainer(WeightedLossTrainer, tmp_path, data, model, {"class_counts": "[[86, 10], [40, 56]]"})
     assert trainer.class_weights.natural_ratio == 8.6
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -46,12 +46,12 @@ class Command:
         self.given = _flags(self.words)
 
     def parse(
-        self, make_parser: Callable[[str], HfArgumentParser], main_flags: Collection[str] = ()
+        self, make_parser: Callable[[str], HfArgumentParser], main_flags: Mapping[str, str] | None = None
     ) -> tuple[Any, ...]:
         """An instance of each dataclass of the parser, and a namespace of its positional arguments if it has any.
 
         Flags may also come from the file of `--config`; those on the command line win. With `main_flags`, `--help` shows
-        these alone, and `--help-all` every flag.
+        these alone, with these texts where they have one, and `--help-all` every flag.
         """
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -115,7 +115,7 @@ class Command:
             if int(os.environ.get("RANK", 0)) == 0:
                 what = "resume" if goes_on else "start again"
                 print(f"\nstopped; to {what}, run{launcher} {without_tokens(again)}", file=sys.stderr)
-            sys.exit(128 + next(iter(stopped.args), signal.SIGINT))
+            sys.exit(128 + next((number for number in stopped.args if isinstance(number, int)), signal.SIGINT))
         except Exception as error:
             if not has_no_room(error):
                 raise
@@ -154,7 +154,9 @@ def training_parser(
         allow_abbrev=False,  # so that a flag was given exactly if its name is among the words
     )
     parser.add_argument(
-        "--config", default=argparse.SUPPRESS, help="File of flags, YAML or JSON; those on the command line win."
+        "--config",
+        default=argparse.SUPPRESS,
+        help="File of flags, YAML or JSON; those on the command line win. A finished sweep leaves its own, sweep.yaml.",
     )
     parser.set_defaults(
         per_device_train_batch_size=16,
@@ -167,12 +169,13 @@ def training_parser(
     return parser
 
 
-def _print_main_help(parser: HfArgumentParser, main_flags: Collection[str]) -> None:
+def _print_main_help(parser: HfArgumentParser, main_flags: Mapping[str, str]) -> None:
     """Print the help of these flags alone, one line each as far as they fit, and exit."""
 
     class MainHelp(argparse.ArgumentDefaultsHelpFormatter):
         def add_argument(self, action: argparse.Action) -> None:
             if action.dest in main_flags:
+                action.help = main_flags[action.dest] or action.help
                 action.option_strings = action.option_strings[:1]  # without the same flag with hyphens
                 action.default = action.default or argparse.SUPPRESS  # or it ends in "(default: None)"
                 super().add_argument(action)
@@ -203,14 +206,15 @@ def check_training(args: Any, data_args: DataArguments, given: Collection[str]) 
             raise InvalidInputError(
                 f"{file} would be overwritten, and weighloss did not write it: give another --output_dir."
             )
-    make_writable(folder)
+    check_writable(folder)
 
 
-def make_writable(folder: str | Path) -> None:
-    """Create an output folder, or refuse one that cannot be written to."""
+def check_writable(folder: str | Path) -> None:
+    """Refuse an output folder that cannot be written to, or created, without creating it."""
+    path = Path(folder).absolute()
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        there = next(known for known in (path, *path.parents) if known.exists())
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise InvalidInputError(
             f"the folder {folder} cannot be written to ({error.strerror}): give another --output_dir."

@@ -46,7 +46,9 @@ def load_data(args: DataArguments, cache_dir: str | None = None, token: str | No
             data[split] = part = _sample(part, limit, args.shuffle_seed)
         if len(labels := set(part["label"][:])) < 2:
             only = part.features["label"].int2str(labels.pop())
-            raise InvalidInputError(f"all {split} labels are {only!r}: give examples of another class too.")
+            raise InvalidInputError(
+                f"all {split} labels are {only!r}: check the label column, or give examples of another class too."
+            )
     known = set(data["train"]["text"][:])
     for split, part in data.items():
         texts = part["text"][:]

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "weighloss",
         description="Weight the classes in the loss of a text classifier, and see how precision and recall move.",
-        epilog="COMMAND --help lists the flags of a command; of sweep the main ones, and --help-all every one.",
+        epilog="`weighloss COMMAND --help` lists the flags of a command; of sweep the main ones, and --help-all all.",
     )
     parser.add_argument("--version", action="version", version=version("weighloss"))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -10,7 +10,7 @@ from ..reports.plot import plot_sweep
 from ..results.other_metrics import score
 from ..results.ratio_sweep import RatioSweep
 from .arguments import PlotArguments
-from .common import Command, make_writable, print_report
+from .common import Command, check_writable, print_report
 
 
 def make_parser(prog: str = "weighloss plot") -> HfArgumentParser:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command.ends_in_one_sentence():
         sweep = RatioSweep.load(where.sweep_dir)
         output_dir = args.output_dir or where.sweep_dir
-        make_writable(output_dir)
+        check_writable(output_dir)
         print_report(sweep, args.choose)
         scores = score(sweep, args.metrics or [], args.trust_remote_code)
         plot_sweep(sweep, output_dir, scores, args.choose, args.marks or [])

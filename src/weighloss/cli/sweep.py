@@ -16,12 +16,18 @@ from .arguments import DataArguments, ModelArguments, SweepArguments
 from .common import Command, check_training, finish, make_trainer, print_report, training_parser
 from .config_file import CONFIG_FILE, write_config
 
-MAIN_FLAGS = [  # those that --help shows
-    "output_dir", "positive_label", "learning_rate", "per_device_train_batch_size", "report_to", "push_to_hub",
-    "hub_model_id", "config", "model_name_or_path", "dataset_name", "train_file", "validation_file", "test_file",
-    "test_size", "text_column_names", "label_column_name", "max_seq_length", "ratios", "quick", "seeds", "epochs_per_ratio",
-    "choose",
-]  # fmt: skip
+MAIN_FLAGS = {  # those that --help shows, with what a sweep does with them where that is more than their own text says
+    **dict.fromkeys(
+        ("config", "model_name_or_path", "dataset_name", "train_file", "validation_file", "test_file"), ""
+    ),
+    **dict.fromkeys(("test_size", "text_column_names", "label_column_name", "max_seq_length", "positive_label"), ""),
+    **dict.fromkeys(("ratios", "quick", "seeds", "epochs_per_ratio", "choose"), ""),
+    **dict.fromkeys(("learning_rate", "per_device_train_batch_size"), ""),
+    "output_dir": "Folder of the results. To resume a sweep that was interrupted, run the same command again.",
+    "report_to": "tensorboard, wandb, mlflow or trackio: one run for each fine-tune.",
+    "push_to_hub": "Push the chosen model, its card and the sweep at the end.",
+    "hub_model_id": "Repository to push to, user/model.",
+}
 OF_DEMO = {"learning_rate": 1e-4, "per_device_train_batch_size": 8}  # with others some legs learn nothing in one epoch
 QUICK = ["unweighted", "natural", "natural*5"]  # as good as the grid on held-out halves: see benchmarks/NOTES.md
 

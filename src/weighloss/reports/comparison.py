@@ -57,7 +57,7 @@ def rule_cells(rule: OperatingPoint, task: Task) -> list[str]:
 
 
 def conclusions(compared: Comparison) -> list[str]:
-    """Is the best pair better than the threshold alone, and which bounds does it miss on the test data? In sentences."""
+    """Sentences that say whether the best pair beats the threshold alone, and which bounds it misses on the test data."""
     sentences, wanted = [], compared.requirement
     if compared.difference is not None and compared.difference_interval is not None:
         sentences.append(_verdict(compared, compared.difference, *compared.difference_interval))

@@ -15,7 +15,10 @@ from ..weighting.task import Task
 
 
 def band_of(sweep: RatioSweep, name: str) -> np.ndarray:
-    """Lower and upper end of precision or recall, shape (n_ratios, 2); NaN where a single seed has no intervals."""
+    """Lower and upper end of precision or recall, shape (n_ratios, 2).
+
+    NaN where a single seed has no intervals, and for precision where nothing is predicted positive.
+    """
     ends = []
     for ratio, points in sweep.by_ratio(name).items():
         values = [getattr(point, name) for point in points]

@@ -29,8 +29,8 @@ def write_report(sweep: RatioSweep, output_dir: str | os.PathLike[str], requirem
     chosen pair of ratio and threshold moves with it in both charts and in a sentence. Each answer is that of
     `RatioSweep.choose`, found for all values of the slider when the page is written. Below the charts is what
     `compare_with_threshold` says about the requirement that is shown first, and, where the sweep had test data, the result
-    on them. The page is one file of about 1 MB, which needs no network: it can be sent to who sets the requirement. Returns
-    its path.
+    on them. The page is one file of about 1 MB, which needs no network: it can be sent to whoever sets the requirement.
+    Returns its path.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def _on_test(sweep: RatioSweep, asked: Choice | None) -> list[str]:
 def _kinds(task: Task) -> list[tuple[str, str, int, list[tuple[str, str]]]]:
     """Each kind of requirement: its name, its words, which value is shown first, and the values.
 
-    A value is what the page calls it, and the requirement as `Requirement.parse` has it.
+    A value is its text on the page, and the requirement for `Requirement.parse`.
     """
     shares, costs = [share / 100 for share in range(50, 100)], (1, 2, 5, 10, 20, 50, 100)
     recall = [(f"{share:.2f}", f"recall>={share}") for share in shares]

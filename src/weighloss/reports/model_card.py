@@ -39,7 +39,7 @@ def model_card(
     base_model: str | None = None,
     license: str | None = None,
     tags: Sequence[str] = (),
-    language: str | list[str] | None = None,
+    language: str | Sequence[str] | None = None,
 ) -> ModelCard:
     """The model card of a classifier with class weights: how it was weighted and why, its results, and how to use it.
 
@@ -49,8 +49,8 @@ def model_card(
     id; `because` says why the weights have this ratio, such as "chosen for recall>=0.95". `evaluation` and `test` have
     `precision`, `recall` and `f1`, perhaps with `precision_interval` and `recall_interval`, on the evaluation data, which
     the ratio was chosen on, and on held-out data. `chart` is the path of the chart of the sweep in the repository,
-    `dataset_id` and `base_model` are ids on the Hub, and `hyperparameters` are in a sweep those of the leg whose model is
-    kept. See `huggingface_hub.ModelCardData` for the others.
+    `dataset_id` and `base_model` are ids on the Hub, and after a sweep `hyperparameters` are those of the leg that is kept.
+    See `huggingface_hub.ModelCardData` for the other parameters.
     """
     pipeline_tag = _pipeline_tag(model)
     base_model, dataset_id = _repo_id(base_model), _repo_id(dataset_id)
@@ -71,7 +71,7 @@ def model_card(
     ]
     is_adapter = hasattr(model, "get_base_model")
     data = ModelCardData(
-        language=language,
+        language=language if language is None or isinstance(language, str) else list(language),
         license=license or None,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag=pipeline_tag,

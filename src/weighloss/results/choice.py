@@ -155,7 +155,7 @@ def _at_argmax(sweep: SweepData, requirement: Requirement, legs: Sequence[SweepP
 
 
 def _certified(sweep: SweepData, requirement: Requirement, legs: Sequence[SweepPoint]) -> Choice:
-    """The leg is chosen on some items, and its threshold certified on the others, so that no luck is counted as quality."""
+    """The leg is chosen on some items, and its threshold certified on the others, so that luck does no harm."""
     part, rest = split_to_certify(len(sweep.predictions(legs[0])[1]))
     of_part = []
     for leg in legs:

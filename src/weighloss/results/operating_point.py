@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from ..weighting.task import Task
 from .bootstrap import bootstrap
@@ -13,7 +13,7 @@ from .metrics import averaged, decisions
 from .points import INTERVALS, MEASURED, Count, Ends, Share, SweepPoint
 from .requirement import flagged
 
-_LogOdds = Annotated[float, Field(ge=-1e6, le=1e6)]
+_LogOdds = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
 Threshold = _LogOdds | tuple[_LogOdds, ...]
 Predictions = Callable[[SweepPoint], tuple[np.ndarray, np.ndarray]]  # logits and labels of a leg
 

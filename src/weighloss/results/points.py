@@ -12,20 +12,20 @@ def _is_inside(path: str) -> str:
     """The path of a file in the folder of the sweep, whatever system reads it."""
     paths = PurePosixPath(path), PureWindowsPath(path)
     if not path.isprintable() or any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in paths):
-        raise ValueError(f"it must be a path inside the folder of the sweep, got {path!r:.80}")
+        raise ValueError(f"must be a path inside the folder of the sweep, got {path!r:.80}")
     return path
 
 
 def _ascends(ends: list[float]) -> list[float]:
     if ends[0] > ends[1]:
-        raise ValueError(f"the lower end must come first, got {ends}")
+        raise ValueError(f"must have its lower end first, got {ends}")
     return ends
 
 
 # The types of a record say what a value may be: it is checked where a `sweep.json` is read, which may be a stranger's.
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Ratio = Annotated[float, Field(ge=1e-100, le=1e100)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[FiniteFloat, Field(ge=1e-100, le=1e100)]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=10_000)]
 PathInside = Annotated[Text, Field(min_length=1), AfterValidator(_is_inside)]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]

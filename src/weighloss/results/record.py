@@ -40,7 +40,9 @@ def read_record(kind: Callable[..., _Sweep], file: Path) -> _Sweep:
             "that wrote it."
         )
     kept, rule = content.pop("kept", None), content.pop("operating_point", None)
-    sweep = _valid(kind, str(file), {name: value for name, value in content.items() if value is not None})
+    if content.get("requirement") is None:  # of a version in which a sweep could have none
+        content.pop("requirement", None)
+    sweep = _valid(kind, str(file), content)
     ratios, seeds = sorted(set(sweep.ratios)), list(dict.fromkeys(sweep.seeds))
     sweep = replace(sweep, ratios=ratios, seeds=seeds, folder=file.parent)
     if kept is not None:
@@ -66,13 +68,15 @@ def _valid(kind: Callable[..., _T], where: str, found: Any) -> _T:
     try:
         return checked.validate_json(json.dumps(found), strict=True)
     except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
+        wrong = max(
+            error.errors(include_url=False), key=lambda wrong: len(wrong["loc"])
+        )  # of a union the nearest type
         names = [str(part) for part in wrong["loc"] if re.fullmatch(r"\w+", str(part))]  # the others are types
         field = re.sub(r"\.(\d+)", r"[\1]", ".".join(names))
         message = wrong["msg"].removeprefix("Value error, ").rstrip(".")
         if wrong["type"] not in ("missing", "value_error"):  # of our own checks, whose sentence says it
             message += f", got {wrong['input']!r:.80}"
-        raise InvalidInputError(f"{where}: {field}: {message}.") from None
+        raise InvalidInputError(f"{where}: {field}: {message}." if field else f"{where}: {message}.") from None
 
 
 def _contradictions(sweep: SweepData) -> Iterator[tuple[bool, str]]:
@@ -90,8 +94,10 @@ def _contradictions(sweep: SweepData) -> Iterator[tuple[bool, str]]:
             is_known = leg.ratio in sweep.ratios and leg.seed in sweep.seeds and (leg.ratio, leg.seed) not in done
             yield not is_known, f"{name}[{i}]: ratio and seed must be those of a leg of this sweep, once"
             done.add((leg.ratio, leg.seed))
-    for i, point in enumerate(sweep.points):
-        yield not point.tp + point.fp + point.fn + point.tn, f"points[{i}]: tp, fp, fn, tn must not all be 0"
+    rules: dict[str, Any] = {f"points[{i}]": point for i, point in enumerate(sweep.points)}
+    rules |= {} if sweep.operating_point is None else {"operating_point": sweep.operating_point}
+    for name, rule in rules.items():
+        yield not rule.tp + rule.fp + rule.fn + rule.tn, f"{name}: tp, fp, fn, tn must not all be 0"
     threshold = 0.0 if sweep.operating_point is None else sweep.operating_point.threshold
     fits = isinstance(threshold, float) or (len(threshold) == num_labels and sweep.task is not Task.BINARY)
     yield not fits, "the threshold must be one number, or one for each label"

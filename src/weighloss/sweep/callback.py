@@ -149,6 +149,8 @@ def sweeping(
     callback: RatioSweepCallback, trainer: WeightedLossTrainer, resume_from_checkpoint: Any = None, trial: Any = None
 ) -> Iterator[SweepOutput]:
     """Lock the output folder of a sweep while its legs run; at their end let the trainer hold the chosen model."""
+    if any(runner is not callback for runner in trainer.runners()):
+        raise InvalidInputError("the trainer has two sweeps: leave one RatioSweepCallback.")
     planned = callback.settings.planned_sweep(trainer, resume_from_checkpoint, trial)
     with ExitStack() as stack, _no_bars_for_files():
         output = on_main_process(trainer, _open_output, stack, callback.settings, planned)

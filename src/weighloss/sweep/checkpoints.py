@@ -68,5 +68,6 @@ def _resumes_exactly(checkpoint: Path, trainer: Any) -> bool:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    steps = {path: path.name.rpartition("-")[2] for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
+    paths = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    steps = {path: path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-") for path in paths}
     return sorted((path for path, step in steps.items() if step.isdigit()), key=lambda path: int(steps[path]))

@@ -192,9 +192,8 @@ class _Evaluation(TrainerCallback):
         measured: dict[str, Any] = averaged(
             *decisions(logits, labels, trainer.task), trainer.task, trainer.positive_label
         )
-        others = {"accuracy": measured["accuracy"]}
-        if trainer.compute_metrics is not trainer.default_metrics:
-            others |= self._others
+        users = {} if trainer.compute_metrics is trainer.default_metrics else self._others
+        others = {k: float(v) for k, v in users.items() if isinstance(v, _NUMBER) and math.isfinite(v)}
         point = SweepPoint(
             **of_leg,
             **{name: measured[name] for name in MEASURED},
@@ -203,7 +202,7 @@ class _Evaluation(TrainerCallback):
             eval_plain_loss=metrics["eval_plain_loss"],
             seconds=seconds,
             predictions=f"{PREDICTIONS_FOLDER}/{leg.name}.parquet",
-            other_metrics={k: float(v) for k, v in others.items() if isinstance(v, _NUMBER) and math.isfinite(v)},
+            other_metrics={"accuracy": measured["accuracy"]} | others,
         )
         return FinishedLeg(leg, point, logits, labels, batch_size, self._on_test)
 

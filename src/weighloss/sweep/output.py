@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class SweepOutput:
     """Writes the results of the legs: predictions first, then the model if it is the best so far, then the point.
 
-    Used by one process only. The sweep that it starts from has a folder, and the legs that an earlier run left there.
+    Used by one process only. It starts from a sweep with a folder, and with the legs that an earlier run left there.
     """
 
     def __init__(self, settings: SweepSettings, sweep: RatioSweep) -> None:
@@ -118,7 +118,7 @@ class SweepOutput:
 
 
 def _remove_files(leg: Leg) -> None:
-    """Remove model and checkpoints of a leg. Its model's folder is either whole or not there, whenever this is killed."""
+    """Remove model and checkpoints of a leg. Whenever this is killed, the folder of the model is whole or gone."""
     removed = leg.folder / "removed"
     shutil.rmtree(removed, ignore_errors=True)
     if leg.model_folder.is_dir():

@@ -73,9 +73,9 @@ def sweep_on_ray(
         )
     if trainer.model_init is None:
         raise InvalidInputError("every leg on Ray makes a model of its own: give the trainer model_init, not model.")
-    if callback not in trainer.callback_handler.callbacks:
-        trainer.add_callback(callback)
     with sweeping(callback, trainer) as output:
+        if callback not in trainer.callback_handler.callbacks:
+            trainer.add_callback(callback)
         with _connected(ray, address):
             _check_resources(ray, cpus_per_trial, gpus_per_trial)
             error = _run_legs(ray, trainer, output, {"num_cpus": cpus_per_trial, "num_gpus": gpus_per_trial})

@@ -110,6 +110,7 @@ def model_folder(sweep: RatioSweep, leg: Leg) -> Path | None:
 def load_weights(trainer: Any, folder: Path) -> Any:
     """Load the weights of a saved model, without its threshold, into the model of a trainer. Returns that model."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    vars(model.config).pop("threshold", None)  # of the model that the sweep started from
     if (folder / ADAPTER_CONFIG_NAME).exists():
         from peft import load_peft_weights, set_peft_model_state_dict
 

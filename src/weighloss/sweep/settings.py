@@ -161,12 +161,13 @@ def _check(settings: SweepSettings, trainer: Any, resume_from_checkpoint: Any, t
         raise InvalidInputError(
             "hyperparameter_search would sweep in each trial: leave RatioSweepCallback out, and search over weight_ratio."
         )
-    if len(list(trainer.runners())) > 1:
-        raise InvalidInputError("the trainer has two sweeps: leave one RatioSweepCallback.")
-    for name, dataset in (("eval_dataset", evaluation), ("test_dataset", settings.test_dataset or ())):
+    if trainer.train_dataset is None:
+        raise InvalidInputError("a sweep needs training data: give train_dataset.")
+    test = () if settings.test_dataset is None else settings.test_dataset
+    for name, dataset in (("an eval_dataset", evaluation), ("a test_dataset", test)):
         if not hasattr(dataset, "__len__"):
             raise InvalidInputError(
-                f"a sweep needs {name} to be a dataset of known length, got {type(dataset).__name__}: give one."
+                f"a sweep needs {name} of known length, got {type(dataset).__name__}: give a dataset with a length."
             )
     if requirement.confidence is not None and (settings.search is not None or args.load_best_model_at_end):
         raise InvalidInputError(

@@ -27,11 +27,13 @@ def check_model(model: Any) -> None:
             "last dimension; load a model for sequence, token, image or audio classification."
         )
     problem = getattr(config, "problem_type", None)
-    one_of_several = problem in (None, "single_label_classification") and config.num_labels > 1
-    if not one_of_several and problem != "multi_label_classification":
+    if problem not in (None, "single_label_classification", "multi_label_classification"):
         raise InvalidInputError(
-            f"the model has problem_type={problem!r} and num_labels={config.num_labels}, which is not a classification: "
-            "load it with num_labels=2 or more, and without problem_type."
+            f"the model has problem_type={problem!r}, which is not a classification: load it without problem_type."
+        )
+    if config.num_labels < 2 and problem != "multi_label_classification":
+        raise InvalidInputError(
+            f"the model has num_labels={config.num_labels}, which means regression: load it with num_labels=2 or more."
         )
 
 
@@ -40,8 +42,8 @@ def check_trainer(trainer: Any) -> None:
     args, names = trainer.args, trainer.label_names
     if isinstance(names, str) or len(names) != 1 or names[0] in ("label", "label_ids"):
         raise InvalidInputError(
-            "label_names must be a list of one name, that of the class ids in the batches, which the collators of "
-            f"transformers call 'labels' whatever the column is called, got {names!r}: leave label_names out."
+            "label_names must be a list with the one name that the batches have for the class ids; the collators of "
+            f"transformers call them 'labels', whatever the column is called; got {names!r}: leave label_names out."
         )
     if trainer.compute_loss_func is not None:
         raise InvalidInputError(

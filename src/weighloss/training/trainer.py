@@ -231,10 +231,12 @@ class WeightedLossTrainer(Trainer):
         Raises InvalidInputError when there are no training labels, no `class_counts` and no counts in `model.config`.
         """
         ratio = getattr(self.args, "weight_ratio", None)
-        weights = self._given("class_weights") if ratio is None else getattr(self.args, "class_weights", None)
+        weights = getattr(self.args, "class_weights", None)
         if weights is not None:
-            weights = labelled.by_id("class_weights", weights, self.class_names)
-            if self.task is Task.MULTILABEL and isinstance(weights[0], list):  # of a loaded model
+            weights = labelled.by_id("class_weights", weights, self.class_names, self.model.config.num_labels)
+        elif ratio is None:
+            weights = self._given("class_weights")  # of a loaded model
+            if weights is not None and self.task is Task.MULTILABEL:
                 weights = [positive / negative for negative, positive in weights]
         return self.weights_at(ratio, weights)
 
@@ -242,7 +244,7 @@ class WeightedLossTrainer(Trainer):
         """The weights at a ratio (the natural one when None), or explicit ones, whatever `args` has."""
         counts = self._given("class_counts")
         if counts is not None:
-            counts = labelled.by_id("class_counts", counts, self.class_names)
+            counts = labelled.by_id("class_counts", counts, self.class_names, self.model.config.num_labels)
         elif self.train_dataset is None:
             raise InvalidInputError(
                 "there are no training labels to compute class weights from: give train_dataset or class_counts."

@@ -66,7 +66,8 @@ class ClassWeights:
         Parameters
         ----------
         counts : sequence of int of shape (n_classes,)
-            With more than two classes some may be 0; such a class gets the weight of the rarest class that has labels.
+            Number of training labels of each class. With more than two classes some may be 0; such a class gets the weight
+            of the rarest class that has labels.
         ratio : float or str, optional
             The weight ratio w_r, or its name: `natural`, `unweighted` (1), `sqrt` (square root of the natural ratio) or,
             with two classes, `effective:0.999` (effective number of samples with that β: Cui et al. 2019, Class-Balanced

@@ -48,11 +48,14 @@ def count_labels(dataset: Any, label_column: str | None = None, num_classes: int
     counts = np.zeros(max(num_classes, len(class_names(dataset, column))), dtype=np.int64)
     for batch in _label_batches(dataset, column):
         labels = _class_ids(batch, column).to_numpy()
-        labels = labels[labels != IGNORE_INDEX]
-        if len(wrong := labels[(labels < 0) | (labels > _HIGHEST_ID)]):
+        if (labels < 0).any():
+            labels = labels[labels != IGNORE_INDEX]
+        lowest, highest = (labels.min(), labels.max()) if len(labels) else (0, 0)
+        if lowest < 0 or highest > _HIGHEST_ID:
             raise InvalidInputError(
-                f"column {column!r} must hold class ids from 0, or -100 for labels that do not count, got {wrong[0]}: "
-                f"number the classes from 0, for example with dataset.class_encode_column({column!r})."
+                f"column {column!r} must hold class ids from 0, or -100 for labels that do not count, got "
+                f"{lowest if lowest < 0 else highest}: number the classes from 0, for example with "
+                f"dataset.class_encode_column({column!r})."
             )
         batch_counts = np.bincount(labels, minlength=len(counts))
         batch_counts[: len(counts)] += counts
@@ -172,20 +175,20 @@ def label_id(label: int | str, names: Sequence[str], parameter: str = "positive_
         raise InvalidInputError(f"{parameter} must be a class id{or_name}, got {label!r}.") from None
 
 
-def by_id(name: str, values: Any, names: Sequence[str]) -> list[Any]:
-    """Values that are given by class name or id, or in the order of the ids, in the order of the ids.
+def by_id(name: str, values: Any, names: Sequence[str], num_labels: int) -> list[Any]:
+    """Values in the order of the class ids; given by class name, by id, or in that order already.
 
-    Raises InvalidInputError, with `name` as the name of the values, when there is not one for each class.
+    Raises InvalidInputError, with `name` as the name of the values, when there is not one for each of the classes.
     """
     if isinstance(values, Mapping):
         found = {label_id(label, names, name): value for label, value in values.items()}
     else:
         found = dict(enumerate(values)) if isinstance(values, (Sequence, np.ndarray)) else {}
-    if found.keys() != set(range(len(names))) or len(values) != len(names):
+    if found.keys() != set(range(num_labels)) or len(values) != num_labels:
         raise InvalidInputError(
-            f"{name} must have one value for each of the {len(names)} classes ({', '.join(names)}), got {values!r}."
+            f"{name} must have one value for each of the {num_labels} classes ({', '.join(names)}), got {values!r}."
         )
-    return [found[i] for i in range(len(names))]
+    return [found[i] for i in range(num_labels)]
 
 
 def _has_indexed_items(dataset: Any) -> bool:
