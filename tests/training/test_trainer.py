@@ -390,7 +390,10 @@ def test_an_iterable_dataset_trains_with_explicit_counts(tmp_path, train_data):
             {"config": {"label_names": ["start", "end"]}},
             "must be a list with the one name that the batches have for the class ids; .* got .'start', 'end'.",
         ),
-        ({"config": {"label_names": ["label"]}}, "collators .* call 'labels' .* got .'label'.: leave label_names out"),
+        (
+            {"config": {"label_names": ["label"]}},
+            "collators .* call them 'labels'.* got .'label'.: leave label_names out",
+        ),
         ({"config": {"label_names": "labels"}}, r"label_names must be a list .* got 'labels': leave label_names out"),
         ({"data": DatasetDict(train=make_data(9, 0))}, r"DatasetDict .*give one split"),
         ({"data": make_data(50, 0).add_column("labels", [0] * 50)}, "got 'label', 'labels': remove all but one"),

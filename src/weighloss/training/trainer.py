@@ -272,7 +272,7 @@ class WeightedLossTrainer(Trainer):
         config.update(self._recorded)
         known = getattr(config, "id2label", None) or {}
         if known and all(name == f"LABEL_{i}" for i, name in known.items()):
-            config.id2label = dict(enumerate(self.class_names))
+            config.id2label = dict(enumerate(self.class_names[: config.num_labels]))  # the data may name more
             config.label2id = {name: i for i, name in config.id2label.items()}
 
     def runners(self) -> Iterator[TrainingRunner]:
